@@ -1,0 +1,48 @@
+"""The two results that bindesc hands out: the features of an image and the matches of a pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The keypoints of one image and their descriptors, as arrays that share their first axis.
+
+    Attributes:
+        xy: ``(N, 2)`` float32, pixels; the centre of the top-left pixel is (0, 0).
+        size: ``(N,)`` float32, the detector's diameter in pixels (``cv2.KeyPoint.size``).
+        angle: ``(N,)`` float32, degrees in [0, 360), clockwise in the image; -1 means upright.
+        response: ``(N,)`` float32, the detector's strength; larger is stronger.
+        descriptors: ``(N, B)`` uint8, ``8 * B`` bits, most significant bit first.
+        image_size: ``(width, height)`` of the image in pixels.
+    """
+
+    xy: NDArray[np.float32]
+    size: NDArray[np.float32]
+    angle: NDArray[np.float32]
+    response: NDArray[np.float32]
+    descriptors: NDArray[np.uint8]
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Pairs of descriptors that belong together.
+
+    Attributes:
+        pairs: ``(K, 2)`` int32, the query and the train index, in ascending query order.
+        distance: ``(K,)`` uint16, the Hamming distance in bits.
+    """
+
+    pairs: NDArray[np.int32]
+    distance: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
