@@ -1,0 +1,282 @@
+"""Exact Hamming matching of binary descriptors.
+
+Every function takes packed codes, ``(N, B)`` uint8 with B even, from 2 to 64 bytes (16 to 512
+bits). Ties go to the lowest index. A missing neighbour has index -1 and distance 65535.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import reference
+from .reference import Nearest
+from .types import Matches
+
+MAX_K = 32
+MAX_BYTES = 64
+
+_DLPACK_CPU = 1
+_BLOCK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """All neighbours within a radius, in compressed sparse rows.
+
+    Attributes:
+        offsets: ``(N + 1,)`` int64; the neighbours of query i are at ``offsets[i]:offsets[i + 1]``.
+        index: ``(K,)`` int32, train indices, nearest first within a query.
+        distance: ``(K,)`` uint16, their distances in bits.
+    """
+
+    offsets: NDArray[np.int64]
+    index: NDArray[np.int32]
+    distance: NDArray[np.uint16]
+
+
+def match(
+    d1: Any,
+    d2: Any,
+    *,
+    mutual: bool = True,
+    ratio: float | None = None,
+    margin: int | None = None,
+    max_distance: int | None = None,
+    num_threads: int | None = None,
+) -> Matches:
+    """Match each descriptor of one image to its nearest descriptor of another.
+
+    All filters run in the pass that finds the two nearest neighbours, in memory O(N + M).
+
+    Args:
+        d1: ``(N, B)`` uint8, the queries; zero rows are allowed.
+        d2: ``(M, B)`` uint8, the train descriptors. Both may be device arrays (torch, CuPy or
+            anything with DLPack or ``__cuda_array_interface__``); they are then matched there.
+        mutual: keep a pair only if each is the other's nearest.
+        ratio: keep if ``distance1 < ratio * distance2``, above 0, at most 1. A query without a
+            second neighbour passes.
+        margin: keep if ``distance2 - distance1 >= margin``, bits, at least 0. A query without a
+            second neighbour passes.
+        max_distance: keep if ``distance1 <= max_distance``, bits, at least 0.
+        num_threads: threads to use, at least 1; by default ``cv2.getNumThreads()`` if OpenCV is
+            loaded, else every core. The result does not depend on it.
+
+    Returns:
+        The matches, in ascending query order.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an array has the wrong shape, or an option is out of range.
+
+    Example:
+        >>> codes = np.arange(8, dtype=np.uint8).reshape(4, 2)
+        >>> match(codes, codes[::-1]).pairs.tolist()
+        [[0, 3], [1, 2], [2, 1], [3, 0]]
+    """
+    options = _options(mutual, ratio, margin, max_distance)
+    if _on_device("d1", d1, "d2", d2):
+        from . import cuda
+
+        return cuda.match(d1, d2, **options)
+    query, train = _codes("d1", d1, "d2", d2)
+    _threads(num_threads)
+    return reference.select(_nearest(query, train, 2), **options)
+
+
+def match_pairs(
+    pairs: Iterable[tuple[Any, Any]],
+    *,
+    mutual: bool = True,
+    ratio: float | None = None,
+    margin: int | None = None,
+    max_distance: int | None = None,
+    num_threads: int | None = None,
+) -> list[Matches]:
+    """Match many pairs of images, as :func:`match` does one.
+
+    Args:
+        pairs: ``(d1, d2)`` of each pair of images.
+        mutual: see :func:`match`, as for every other option.
+        ratio: see :func:`match`.
+        margin: see :func:`match`.
+        max_distance: see :func:`match`.
+        num_threads: see :func:`match`.
+
+    Returns:
+        The matches of each pair, in order.
+    """
+    return [
+        match(
+            d1,
+            d2,
+            mutual=mutual,
+            ratio=ratio,
+            margin=margin,
+            max_distance=max_distance,
+            num_threads=num_threads,
+        )
+        for d1, d2 in pairs
+    ]
+
+
+def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) -> Nearest:
+    """The k nearest train descriptors of each query, and the nearest query of each of them.
+
+    Args:
+        query: ``(N, B)`` uint8.
+        train: ``(M, B)`` uint8.
+        k: neighbours a query, 1 to 32.
+        num_threads: see :func:`match`.
+
+    Returns:
+        Indices and distances, nearest first.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an array has the wrong shape, or k is out of range.
+    """
+    queries, trains = _codes("query", query, "train", train)
+    k = _integer("k", k, 1, MAX_K)
+    _threads(num_threads)
+    return _nearest(queries, trains, k)
+
+
+def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = None) -> Neighbours:
+    """All train descriptors within a Hamming distance of each query.
+
+    Args:
+        query: ``(N, B)`` uint8.
+        train: ``(M, B)`` uint8.
+        max_distance: the largest distance reported, bits, at least 0.
+        num_threads: see :func:`match`.
+
+    Returns:
+        The neighbours of each query, nearest first, the lower index first among equals.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an array has the wrong shape, or ``max_distance`` is negative.
+    """
+    queries, trains = _codes("query", query, "train", train)
+    limit = _integer("max_distance", max_distance, 0)
+    _threads(num_threads)
+    counts, indices, distances = [0], [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
+    for row in queries:
+        found = reference.hamming(row[None], trains)[0]
+        order = np.argsort(found, kind="stable")
+        order = order[: np.count_nonzero(found <= limit)]
+        counts.append(len(order))
+        indices.append(order.astype(np.int32))
+        distances.append(found[order])
+    return Neighbours(
+        np.cumsum(counts, dtype=np.int64), np.concatenate(indices), np.concatenate(distances)
+    )
+
+
+def _nearest(query: NDArray[np.uint8], train: NDArray[np.uint8], k: int) -> Nearest:
+    """The oracle, a block of queries at a time."""
+    whole = reference.nearest(query[:0], train, k)
+    rows, distances = [whole.index], [whole.distance]
+    column_index, column_distance = whole.column_index, whole.column_distance
+    for start in range(0, len(query), _BLOCK):
+        part = reference.nearest(query[start : start + _BLOCK], train, k)
+        rows.append(part.index)
+        distances.append(part.distance)
+        better = part.column_distance < column_distance
+        column_index[better] = part.column_index[better] + start
+        column_distance[better] = part.column_distance[better]
+    return Nearest(np.concatenate(rows), np.concatenate(distances), column_index, column_distance)
+
+
+def _codes(
+    name1: str, array1: Any, name2: str, array2: Any
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Both arguments as contiguous codes of one width."""
+    first, second = _code(name1, array1), _code(name2, array2)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"{name2}: {second.shape[1]} bytes a row, but {name1} has {first.shape[1]}"
+        )
+    return first, second
+
+
+def _code(name: str, array: Any) -> NDArray[np.uint8]:
+    """One argument as contiguous codes."""
+    if not isinstance(array, np.ndarray):
+        if not hasattr(array, "__dlpack__"):
+            raise TypeError(f"{name}: expected an array (N, B) uint8, got {type(array).__name__}")
+        array = np.from_dlpack(array)
+    if array.dtype != np.uint8:
+        raise TypeError(f"{name}: expected uint8, got {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(f"{name}: expected 2 axes (N, B), got shape {array.shape}")
+    width = array.shape[1]
+    if width % 2 or not 2 <= width <= MAX_BYTES:
+        raise ValueError(
+            f"{name}: expected an even number of bytes a row, 2 to {MAX_BYTES}, got {width}"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _on_device(name1: str, array1: Any, name2: str, array2: Any) -> bool:
+    """Whether both arrays are on a device that is not the CPU; they must agree."""
+    first, second = _is_device_array(array1), _is_device_array(array2)
+    if first != second:
+        host, device = (name2, name1) if first else (name1, name2)
+        raise ValueError(f"{host}: is in host memory, but {device} is on a device")
+    return first
+
+
+def _is_device_array(array: Any) -> bool:
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__dlpack_device__"):
+        return int(array.__dlpack_device__()[0]) != _DLPACK_CPU
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def _options(
+    mutual: bool, ratio: float | None, margin: int | None, max_distance: int | None
+) -> dict[str, Any]:
+    """The filters, checked."""
+    if ratio is not None:
+        if not isinstance(ratio, Real):
+            raise TypeError(f"ratio: expected a number, got {type(ratio).__name__}")
+        ratio = float(ratio)
+        if not 0 < ratio <= 1:
+            raise ValueError(f"ratio: expected a number above 0, at most 1, got {ratio}")
+    return {
+        "mutual": bool(mutual),
+        "ratio": ratio,
+        "margin": None if margin is None else _integer("margin", margin, 0),
+        "max_distance": None if max_distance is None else _integer("max_distance", max_distance, 0),
+    }
+
+
+def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """An integer argument within its range."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    if number < low or (high is not None and number > high):
+        limits = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name}: expected {limits}, got {number}")
+    return number
+
+
+def _threads(num_threads: int | None) -> int:
+    """The number of threads to use."""
+    if num_threads is not None:
+        return _integer("num_threads", num_threads, 1)
+    cv2 = sys.modules.get("cv2")
+    return max(1, cv2.getNumThreads() if cv2 else os.cpu_count() or 1)
