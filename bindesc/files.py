@@ -1,0 +1,45 @@
+"""Output files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it to ``path`` when the block succeeds.
+
+    The temporary name keeps the suffix, is hidden (``.name.PID.tmp.suffix``) and is removed when
+    the block fails. An existing ``path`` stays as it is until the rename replaces it.
+
+    Args:
+        path: the file to write; its folder must exist.
+
+    Yields:
+        The temporary path, which the block must write.
+
+    Raises:
+        OSError: the folder is missing or not writable; the text names ``path``.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OSError(f"cannot write {path}: {path.parent} is not a folder")
+    if path.is_dir():
+        raise OSError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise OSError(f"cannot write {path}: no permission to write in {path.parent}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Delete the temporary files that killed runs left under ``folder``."""
+    for temporary in folder.rglob(".*.tmp.*"):
+        temporary.unlink()
