@@ -1,0 +1,183 @@
+"""Results in the file formats of others: SuperGlue's NPZ and hloc's H5."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import atomic_path
+from .pair import Norm, Pair
+from .types import Features
+
+
+def save_pair_npz(path: str | os.PathLike[str], pair: Pair) -> None:
+    """Write one pair with the keys of SuperGlue's ``match_pairs.py``, plus the inliers.
+
+    - ``keypoints0``, ``keypoints1``: ``(N, 2)``, ``(M, 2)`` float32, pixels.
+    - ``matches``: ``(N,)`` int32, the partner in image 1 of each keypoint of image 0, -1 for none.
+    - ``match_confidence``: ``(N,)`` float32 in [0, 1], see ``Pair.confidence``; 0 for none.
+    - ``inliers``: ``(N,)`` bool, the matches that agree with the model.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    partner, confidence = _per_keypoint(pair)
+    inliers = np.zeros(len(partner), np.bool_)
+    inliers[pair.matches.pairs[:, 0]] = pair.geometry.inliers
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            keypoints0=pair.features0.xy,
+            keypoints1=pair.features1.xy,
+            matches=partner,
+            match_confidence=confidence,
+            inliers=inliers,
+        )
+
+
+def save_features_npz(path: str | os.PathLike[str], features: Features) -> None:
+    """Write the features of one image, an array for each field of :class:`Features`.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **vars(features))
+
+
+def load_features_npz(path: str | os.PathLike[str]) -> Features:
+    """Read what :func:`save_features_npz` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not such a file.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    width, height = arrays.pop("image_size").tolist()
+    return Features(**arrays, image_size=(width, height))
+
+
+def save_hloc_features(
+    path: str | os.PathLike[str],
+    images: Iterable[tuple[str, Features]],
+    norm: Norm = "hamming",
+    attributes: Mapping[str, str] | None = None,
+    keep: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write an H5 of local features as hloc's ``extract_features`` does: a group per image.
+
+    - ``keypoints``: ``(N, 2)`` float32; the top-left pixel's centre is (0, 0), as in hloc, which
+      adds the half pixel for COLMAP itself.
+    - ``descriptors``: ``(D, N)`` float16. hloc's matchers compare floats, so that a bit becomes
+      +-1 / sqrt(D): unit vectors whose squared distance is 4 / D times the Hamming distance, and
+      whose nearest neighbours are the same. SIFT vectors are scaled to unit length.
+    - ``scores``: ``(N,)`` float32, the detector's response.
+    - ``image_size``: ``(2,)`` int64, width and height.
+    - ``scales``, ``oris``: ``(N,)`` float32, keypoint diameter in pixels and angle in degrees.
+
+    Args:
+        path: the H5 to write.
+        images: names, relative to the image folder with ``/``, and features.
+        norm: what the descriptors are.
+        attributes: text to store on the file itself.
+        keep: an H5 whose images are copied first; it may be ``path``.
+
+    Raises:
+        ModuleNotFoundError: h5py is not installed.
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    h5py = _h5py()
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        if keep is not None:
+            with h5py.File(keep, "r") as old:
+                for name in old:
+                    old.copy(name, file)
+        file.attrs.update(attributes or {})
+        for name, features in images:
+            group = file.create_group(name)
+            group["keypoints"] = features.xy
+            # Bits as float16 hold one bit of sixteen: gzip takes most of the rest away.
+            group.create_dataset(
+                "descriptors",
+                data=_unit_vectors(features.descriptors, norm).T,
+                compression="gzip" if len(features) else None,
+                compression_opts=1 if len(features) else None,
+            )
+            group["scores"] = features.response
+            group["image_size"] = np.array(features.image_size, np.int64)
+            group["scales"] = features.size
+            group["oris"] = features.angle
+
+
+def save_hloc_matches(path: str | os.PathLike[str], pairs: Iterable[tuple[str, str, Pair]]) -> None:
+    """Write an H5 of matches as hloc's ``match_features`` does: a group per pair of images.
+
+    The group is ``name0/name1`` with ``/`` inside a name replaced by ``-``. ``matches0`` is
+    ``(N,)`` int32 (hloc's own int16 ends at 32,767), -1 for none; ``matching_scores0`` is ``(N,)``
+    float16, see ``Pair.confidence``.
+
+    Args:
+        path: the H5 to write.
+        pairs: the names of both images, as in the features' H5, and their matches.
+
+    Raises:
+        ModuleNotFoundError: h5py is not installed.
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    h5py = _h5py()
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for name0, name1, pair in pairs:
+            group = file.create_group(f"{name0.replace('/', '-')}/{name1.replace('/', '-')}")
+            partner, confidence = _per_keypoint(pair)
+            group["matches0"] = partner
+            group["matching_scores0"] = confidence.astype(np.float16)
+
+
+def save_hloc_pair(folder: str | os.PathLike[str], name0: str, name1: str, pair: Pair) -> None:
+    """Write ``features.h5``, ``matches.h5`` and ``pairs.txt`` for one pair, made if missing.
+
+    Raises:
+        ModuleNotFoundError: h5py is not installed.
+        OSError: a file cannot be written.
+    """
+    folder = Path(folder)
+    _h5py()
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [(name0, pair.features0), (name1, pair.features1)]
+    save_hloc_features(folder / "features.h5", images, pair.norm)
+    save_hloc_matches(folder / "matches.h5", [(name0, name1, pair)])
+    with atomic_path(folder / "pairs.txt") as temporary:
+        temporary.write_text(f"{name0} {name1}\n", "utf-8")
+
+
+def _per_keypoint(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    partner = np.full(len(pair.features0), -1, np.int32)
+    confidence = np.zeros(len(pair.features0), np.float32)
+    query = pair.matches.pairs[:, 0]
+    partner[query] = pair.matches.pairs[:, 1]
+    confidence[query] = pair.confidence
+    return partner, confidence
+
+
+def _unit_vectors(descriptors: NDArray[np.uint8], norm: Norm) -> NDArray[np.float16]:
+    if norm == "hamming":
+        bits = np.unpackbits(descriptors, axis=1)
+        sign = np.array([-1, 1], np.float16) / np.float16(bits.shape[1] ** 0.5)
+        return sign[bits]
+    vectors = descriptors.astype(np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(length, 1)).astype(np.float16)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("H5 files need h5py: pip install bindesc[h5]") from None
+    return h5py
