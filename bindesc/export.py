@@ -51,12 +51,7 @@ def save_features_npz(path: str | os.PathLike[str], features: Features) -> None:
 
 
 def load_features_npz(path: str | os.PathLike[str]) -> Features:
-    """Read what :func:`save_features_npz` wrote.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not such a file.
-    """
+    """Read what :func:`save_features_npz` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     width, height = arrays.pop("image_size").tolist()
