@@ -1,0 +1,175 @@
+"""The descriptors that are compared, all on the same ORB keypoints.
+
+There is one detection an image. A descriptor may drop keypoints near the border and reorder the
+rest, so each keypoint carries its index in ``class_id`` and every result is told in these indices.
+A dropped keypoint is one that the descriptor cannot match: it gains and loses nothing else, and no
+row depends on which others run.
+
+Every descriptor sees the patch that ORB describes, as wide as ``KeyPoint.size``, by its own
+setting where it has one (scale factor 1.0) and else by the size it is handed. LATCH alone knows no
+scale: its window has a fixed width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bindesc.detectors import SCALE_FACTORS, create_detector
+from bindesc.matching import match
+
+KEYPOINTS = 1000  # an image
+ORB_SIZE = 31  # KeyPoint.size of an ORB keypoint on the full-size image, pixels
+BRISK_SIZE = 12  # what BRISK itself reports where its pattern is about as wide
+SIFT_SIGMA = 1.6
+SIFT_LAYERS = 3
+
+
+def detect(gray: NDArray[np.uint8]) -> tuple[cv2.KeyPoint, ...]:
+    """The ORB keypoints of an image, at most ``KEYPOINTS``, each with its index in ``class_id``."""
+    keypoints = create_detector("orb", KEYPOINTS).detect(gray, None)
+    for index, keypoint in enumerate(keypoints):
+        keypoint.class_id = index
+    return tuple(keypoints)
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What one descriptor made of the keypoints of one image.
+
+    Attributes:
+        index: ``(K,)`` int, which keypoints are described.
+        codes: ``(K, B)`` uint8 bits, or ``(K, D)`` float32.
+    """
+
+    index: NDArray[np.intp]
+    codes: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptor:
+    """One row of the table.
+
+    Attributes:
+        label: its name.
+        code: what it writes, such as "256 bits".
+        extractor: an object with OpenCV's ``compute(image, keypoints)``.
+        adapt: turns an ORB keypoint into one that makes the extractor describe the same patch.
+    """
+
+    label: str
+    code: str
+    extractor: Any
+    adapt: Callable[[cv2.KeyPoint], cv2.KeyPoint] = lambda keypoint: keypoint
+
+    def describe(self, gray: NDArray[np.uint8], keypoints: Sequence[cv2.KeyPoint]) -> Described:
+        """Describe the keypoints, which carry their index in ``class_id``.
+
+        Raises:
+            ValueError: the extractor lost an index.
+        """
+        kept, codes = self.extractor.compute(gray, tuple(map(self.adapt, keypoints)))
+        index = np.array([keypoint.class_id for keypoint in kept], np.intp)
+        if (index < 0).any() or len(np.unique(index)) != len(index):
+            raise ValueError(f"{self.label}: compute() must keep class_id, got {index}")
+        return Described(index, np.empty((0, 2), np.uint8) if codes is None else codes)
+
+
+def mutual_matches(first: Described, second: Described) -> NDArray[np.intp]:
+    """Keypoints that are each other's nearest neighbour: ``(M, 2)`` keypoint indices.
+
+    By Hamming distance for bits, by Euclidean distance for floats; ties go to the lowest row.
+    """
+    if first.codes.dtype == np.uint8:
+        rows = match(first.codes, second.codes).pairs
+    else:
+        a, b = first.codes, second.codes
+        squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+        nearest = squared.argmin(axis=1)
+        query = np.flatnonzero(squared.argmin(axis=0)[nearest] == np.arange(len(a)))
+        rows = np.stack([query, nearest[query]], axis=1)
+    return np.stack([first.index[rows[:, 0]], second.index[rows[:, 1]]], axis=1)
+
+
+def _xfeatures2d() -> Any:
+    if not hasattr(cv2, "xfeatures2d"):
+        raise ValueError("needs cv2.xfeatures2d: install opencv-contrib-python")
+    return cv2.xfeatures2d
+
+
+def _orb() -> Descriptor:
+    return Descriptor("ORB", "256 bits", create_detector("orb", KEYPOINTS))
+
+
+def _brisk() -> Descriptor:
+    return Descriptor("BRISK", "512 bits", create_detector("brisk", KEYPOINTS), _brisk_keypoint)
+
+
+def _beblid() -> Descriptor:
+    module = _xfeatures2d()
+    extractor = module.BEBLID_create(SCALE_FACTORS["orb"], module.BEBLID_SIZE_256_BITS)
+    return Descriptor("BEBLID", "256 bits", extractor)
+
+
+def _teblid() -> Descriptor:
+    module = _xfeatures2d()
+    extractor = module.TEBLID_create(SCALE_FACTORS["orb"], module.TEBLID_SIZE_256_BITS)
+    return Descriptor("TEBLID", "256 bits", extractor)
+
+
+def _latch() -> Descriptor:
+    return Descriptor("LATCH", "256 bits", _xfeatures2d().LATCH_create())
+
+
+def _boost() -> Descriptor:
+    extractor = _xfeatures2d().BoostDesc_create(scale_factor=SCALE_FACTORS["orb"])
+    return Descriptor("BOOST", "256 bits", extractor)
+
+
+def _sift() -> Descriptor:
+    return Descriptor("SIFT", "128 floats", create_detector("sift", KEYPOINTS), _sift_keypoint)
+
+
+PEERS: dict[str, Callable[[], Descriptor]] = {
+    "orb": _orb,
+    "brisk": _brisk,
+    "beblid": _beblid,
+    "teblid": _teblid,
+    "latch": _latch,
+    "boost": _boost,
+    "sift": _sift,
+}
+"""What makes each of OpenCV's descriptors; raises ValueError where this OpenCV has it not."""
+
+
+def bindesc_descriptor(model: str) -> Descriptor:
+    """A bindesc model, by name or path."""
+    import bindesc
+
+    return Descriptor(
+        f"bindesc {model}", "256 bits", bindesc.create(model=model, nfeatures=KEYPOINTS)
+    )
+
+
+def _brisk_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:
+    return _resized(keypoint, keypoint.size * BRISK_SIZE / ORB_SIZE, keypoint.octave)
+
+
+def _sift_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:
+    """SIFT describes in the blurred image that ``octave`` names, so that has to fit the size."""
+    size = keypoint.size / SCALE_FACTORS["sift"]
+    level = round(SIFT_LAYERS * math.log2(size / (2 * SIFT_SIGMA)))
+    octave = (level - 1) // SIFT_LAYERS  # so that the layer is 1 to 3, as SIFT's own are
+    layer = level - SIFT_LAYERS * octave
+    return _resized(keypoint, size, (octave & 255) | layer << 8)
+
+
+def _resized(keypoint: cv2.KeyPoint, size: float, octave: int) -> cv2.KeyPoint:
+    x, y = keypoint.pt
+    return cv2.KeyPoint(x, y, size, keypoint.angle, keypoint.response, octave, keypoint.class_id)
