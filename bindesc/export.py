@@ -144,8 +144,8 @@ def save_hloc_pair(folder: str | os.PathLike[str], name0: str, name1: str, pair:
     folder = Path(folder)
     _h5py()
     folder.mkdir(parents=True, exist_ok=True)
-    images = [(name0, pair.features0), (name1, pair.features1)]
-    save_hloc_features(folder / "features.h5", images, pair.norm)
+    images = {name0: pair.features0, name1: pair.features1}  # an image may be matched to itself
+    save_hloc_features(folder / "features.h5", images.items(), pair.norm)
     save_hloc_matches(folder / "matches.h5", [(name0, name1, pair)])
     with atomic_path(folder / "pairs.txt") as temporary:
         temporary.write_text(f"{name0} {name1}\n", "utf-8")

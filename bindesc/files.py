@@ -8,6 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work is done whether a file can be written.
+
+    Raises:
+        OSError: ``path`` is a folder, or its folder is missing or not writable.
+    """
+    if not path.parent.is_dir():
+        raise OSError(f"cannot write {path}: {path.parent} is not a folder")
+    if path.is_dir():
+        raise OSError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise OSError(f"cannot write {path}: no permission to write in {path.parent}")
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block succeeds.
@@ -25,12 +39,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder is missing or not writable; the text names ``path``.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OSError(f"cannot write {path}: {path.parent} is not a folder")
-    if path.is_dir():
-        raise OSError(f"cannot write {path}: it is a folder")
-    if not os.access(path.parent, os.W_OK):
-        raise OSError(f"cannot write {path}: no permission to write in {path.parent}")
+    check_writable(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary

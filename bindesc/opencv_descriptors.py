@@ -9,7 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import SCALE_FACTORS, create_detector, to_arrays
+from .detectors import (
+    SCALE_FACTORS,
+    create_detector,
+    intensity_centroid,
+    select_keypoints,
+    to_arrays,
+)
 from .image import to_gray
 from .types import Features
 
@@ -56,7 +62,7 @@ class OpenCVFeatures:
             ImageError: the image is not usable.
         """
         gray = to_gray(image)
-        found = sorted(self._detector.detect(gray), key=lambda k: -k.response)[: self._nfeatures]
+        found = self._detect(gray)
         # class_id carries the index through compute, which drops and reorders keypoints.
         moved = [self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found)]
         kept, descriptors = self._descriptor.compute(gray, moved)
@@ -66,6 +72,18 @@ class OpenCVFeatures:
         height, width = gray.shape
         codes: NDArray[np.uint8] = descriptors.astype(np.uint8)
         return Features(xy, size, angle, response, codes, (width, height))
+
+    def _detect(self, gray: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
+        """The keypoints that ``BinDesc`` takes: the strongest, FAST's corners with an angle."""
+        keypoints = self._detector.detect(gray)
+        xy, _, _, response = to_arrays(keypoints)
+        best = np.sort(select_keypoints(xy, response, self._nfeatures, even=False))
+        chosen = [keypoints[i] for i in best]
+        if self._detector_name in ("fast", "agast"):
+            angles = intensity_centroid(gray, xy[best])
+            for keypoint, angle in zip(chosen, angles.tolist(), strict=True):
+                keypoint.angle = angle
+        return chosen
 
     def _for_descriptor(self, keypoint: cv2.KeyPoint, index: int) -> cv2.KeyPoint:
         patch = keypoint.size * SCALE_FACTORS[self._detector_name]
@@ -91,7 +109,7 @@ def _create(descriptor: str, detector: str) -> Any:
     contrib: Any = getattr(cv2, "xfeatures2d", None)
     if not hasattr(contrib, "TEBLID"):
         raise ValueError(
-            f"descriptor: this OpenCV {cv2.__version__} has no TEBLID; it is in the wheels "
-            "opencv-contrib-python and opencv-contrib-python-headless"
+            f"this OpenCV {cv2.__version__} has no TEBLID; the wheels opencv-contrib-python and "
+            "opencv-contrib-python-headless have it"
         )
     return contrib.TEBLID.create(SCALE_FACTORS[detector], contrib.TEBLID_SIZE_256_BITS)

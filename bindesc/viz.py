@@ -16,7 +16,7 @@ MAX_WIDTH = 2400
 _GREEN, _RED, _BLACK = (60, 220, 60), (60, 60, 235), (0, 0, 0)
 _GAP = 8
 _OUTLIER_OPACITY = 0.3
-_INLIER_OPACITY = 0.65
+_INLIER_OPACITY = 0.5
 _SUBPIXEL_BITS = 4
 _CAPTION_HEIGHT = 36
 
@@ -55,13 +55,18 @@ def draw_matches(
 
     start = (xy0 + 0.5) * scale - 0.5
     end = (xy1 + 0.5) * scale - 0.5 + np.array([left.shape[1] + _GAP, 0])
+    ends = np.rint(np.stack([start, end], axis=1) * 2**_SUBPIXEL_BITS).astype(int)
     for chosen, color, opacity in (
-        (~inliers, _RED, _OUTLIER_OPACITY),
-        (inliers, _GREEN, _INLIER_OPACITY),
+        (ends[~inliers], _RED, _OUTLIER_OPACITY),
+        (ends[inliers], _GREEN, _INLIER_OPACITY),
     ):
         layer = picture.copy()
-        _draw_lines(layer, start[chosen], end[chosen], color)
+        for first, second in chosen.tolist():
+            cv2.line(layer, first, second, color, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         picture = cv2.addWeighted(layer, opacity, picture, 1 - opacity, 0)
+    for point in ends[inliers].reshape(-1, 2).tolist():
+        radius = 2 << _SUBPIXEL_BITS
+        cv2.circle(picture, point, radius, _GREEN, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
     return np.vstack([picture, _caption(caption, width)])
 
 
@@ -86,20 +91,6 @@ def _scaled_bgr(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
         return image
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _draw_lines(
-    picture: NDArray[np.uint8],
-    start: NDArray[np.float64],
-    end: NDArray[np.float64],
-    color: tuple[int, int, int],
-) -> None:
-    ends = np.rint(np.stack([start, end], axis=1) * 2**_SUBPIXEL_BITS).astype(int).tolist()
-    for first, second in ends:
-        cv2.line(picture, first, second, color, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
-        for center in (first, second):
-            radius = 2 << _SUBPIXEL_BITS
-            cv2.circle(picture, center, radius, color, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def _caption(text: str, width: int) -> NDArray[np.uint8]:

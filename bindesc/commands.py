@@ -1,0 +1,204 @@
+"""What the commands do with their parsed arguments: call, print, return the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import demo, export, info, viz, weights
+from .extractor import create
+from .files import atomic_path, check_writable
+from .folder import extract_folder
+from .image import read_image
+from .opencv_descriptors import OpenCVFeatures
+from .pair import Extractor, Filters, Pair, extract_resized, match_pair
+
+EXIT_OK, EXIT_BAD_INPUT, EXIT_TOO_FEW = 0, 2, 3
+
+_MODEL_NAMES = {"H": "homography", "F": "fundamental matrix"}
+
+
+def run_match(args: Namespace) -> int:
+    """``bindesc match``."""
+    for path in (args.out, args.npz, args.json):
+        if path is not None and str(path) != "-":
+            check_writable(path)
+    image0, image1 = read_image(args.image0), read_image(args.image1)
+    extractor = _extractor(args, args.descriptor)
+    pair = match_pair(
+        extract_resized(extractor, image0, args.resize),
+        extract_resized(extractor, image1, args.resize),
+        norm="l2" if args.descriptor == "sift" else "hamming",
+        filters=Filters(not args.no_mutual, args.ratio, args.margin, args.max_dist),
+        kind=None if args.geometry == "none" else args.geometry,
+        threshold=args.ransac_thr,
+        seed=args.seed,
+    )
+    written = []
+    if len(pair.matches):
+        if not args.no_viz:
+            caption = f"{_title(args)}: {_counts(pair)}"
+            inliers = pair.geometry.inliers
+            viz.save_picture(
+                args.out, viz.draw_matches(image0, pair.xy0, image1, pair.xy1, inliers, caption)
+            )
+            written.append(args.out)
+        if args.npz:
+            export.save_pair_npz(args.npz, pair)
+            written.append(args.npz)
+        if args.h5:
+            export.save_hloc_pair(args.h5, *_hloc_names(args.image0, args.image1), pair)
+            written.append(args.h5)
+    if args.json is not None:
+        _write_json(args.json, _match_report(args, pair))
+    if str(args.json) != "-":
+        for path, features in ((args.image0, pair.features0), (args.image1, pair.features1)):
+            width, height = features.image_size
+            print(f"{path}: {width} x {height} pixels, {len(features)} keypoints")
+        print(f"{_title(args)}: {_counts(pair)}")
+        for path in written:
+            print(f"wrote {path}")
+    shortfall = pair.shortfall()
+    if shortfall:
+        print(f"bindesc: too few matches: {shortfall}", file=sys.stderr)
+        return EXIT_TOO_FEW
+    return EXIT_OK
+
+
+def run_extract(args: Namespace) -> int:
+    """``bindesc extract``."""
+    manifest, _ = weights.read_model(args.model)
+    report = extract_folder(
+        args.folder,
+        args.out,
+        lambda: _extractor(args, "bindesc"),
+        {
+            "model": manifest.name,
+            "sha256": manifest.sha256,
+            "detector": args.detector,
+            "n-kpts": args.n_kpts,
+            "resize": args.resize,
+        },
+        args.resize,
+        _progress,
+    )
+    for line in report.unreadable:
+        print(f"skipped {line}", file=sys.stderr)
+    print(
+        f"{report.extracted} images extracted ({report.keypoints} keypoints), "
+        f"{report.kept} already done, {len(report.unreadable)} unreadable"
+    )
+    if not report.extracted + report.kept:
+        print(f"bindesc: {args.folder}: no image could be read", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    print(f"wrote {args.out}")
+    return EXIT_OK
+
+
+def run_demo(args: Namespace) -> int:
+    """``bindesc demo``."""
+    extractors = {
+        f"bindesc {args.model}": lambda: _extractor(args, "bindesc"),
+        "orb": lambda: _extractor(args, "orb"),
+    }
+    results = demo.run_demo(args.out, extractors)
+    width = max(len(result.name) for result in results)
+    print(f"{'descriptor':{width}}  matches  inliers  corner error")
+    for result in results:
+        inliers = result.pair.geometry.inliers
+        print(
+            f"{result.name:{width}}  {len(inliers):7}  {inliers.sum():7}  "
+            f"{result.corner_error:9.2f} px"
+        )
+    print(f"wrote {args.out / 'demo.png'} (and view0.png, view1.png beside it)")
+    shortfall = results[0].pair.shortfall()
+    if shortfall:
+        print(f"bindesc: too few matches: {shortfall}", file=sys.stderr)
+        return EXIT_TOO_FEW
+    return EXIT_OK
+
+
+def run_info(args: Namespace) -> int:
+    """``bindesc info``."""
+    facts = info.collect()
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(info.to_lines(facts)))
+    return EXIT_OK
+
+
+def _extractor(args: Namespace, descriptor: str) -> Extractor:
+    if descriptor != "bindesc":
+        return OpenCVFeatures(descriptor, args.detector, args.n_kpts)
+    try:
+        return create(args.detector, args.model, args.n_kpts, args.device)
+    except RuntimeError as error:  # torch says so of a device that it does not have
+        raise ValueError(f"device: {args.device!r} cannot be used ({error})") from None
+
+
+def _title(args: Namespace) -> str:
+    name = f"bindesc {Path(args.model).stem}" if args.descriptor == "bindesc" else args.descriptor
+    return f"{name} on {args.detector} keypoints"
+
+
+def _counts(pair: Pair) -> str:
+    counts = f"{len(pair.matches)} matches"
+    if pair.kind is not None:
+        counts += f", {pair.geometry.inliers.sum()} inliers of a {_MODEL_NAMES[pair.kind]}"
+    return counts
+
+
+def _match_report(args: Namespace, pair: Pair) -> dict[str, Any]:
+    model = pair.geometry.model
+    return {
+        "images": [
+            {
+                "path": str(path),
+                "width": features.image_size[0],
+                "height": features.image_size[1],
+                "keypoints": len(features),
+            }
+            for path, features in ((args.image0, pair.features0), (args.image1, pair.features1))
+        ],
+        "descriptor": args.descriptor,
+        "model": str(args.model) if args.descriptor == "bindesc" else None,
+        "detector": args.detector,
+        "matches": len(pair.matches),
+        "inliers": int(pair.geometry.inliers.sum()),
+        "geometry": {
+            "kind": pair.kind,
+            "matrix": None if model is None else model.tolist(),
+            "threshold_px": args.ransac_thr,
+            "seed": args.seed,
+        },
+        "too_few": pair.shortfall(),
+    }
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    text = json.dumps(report, indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def _hloc_names(path0: Path, path1: Path) -> tuple[str, str]:
+    """Names relative to the folder that both images share, as hloc wants them."""
+    paths = [path.parent.resolve() / path.name for path in (path0, path1)]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    first, second = (path.relative_to(root).as_posix() for path in paths)
+    return first, second
+
+
+def _progress(names: Sequence[str]) -> Iterator[str]:
+    from tqdm import tqdm
+
+    return iter(tqdm(names, unit="image", disable=not names))
