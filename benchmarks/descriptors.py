@@ -5,14 +5,14 @@ rest, so each keypoint carries its index in ``class_id`` and every result is tol
 A dropped keypoint is one that the descriptor cannot match: it gains and loses nothing else, and no
 row depends on which others run.
 
-Every descriptor sees the patch that ORB describes, as wide as ``KeyPoint.size``, by its own
-setting where it has one (scale factor 1.0) and else by the size it is handed. LATCH alone knows no
-scale: its window has a fixed width.
+OpenCV's descriptors see the patch that ORB describes, as wide as ``KeyPoint.size``, by their own
+setting where they have one (scale factor 1.0) and else by the size they are handed. LATCH alone
+knows no scale: its window has a fixed width. A bindesc model sees that patch times its own
+``support``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.detectors import SCALE_FACTORS, create_detector
+from bindesc.extractor import create
 from bindesc.matching import match
 
 KEYPOINTS = 1000  # an image
 ORB_SIZE = 31  # KeyPoint.size of an ORB keypoint on the full-size image, pixels
 BRISK_SIZE = 12  # what BRISK itself reports where its pattern is about as wide
-SIFT_SIGMA = 1.6
-SIFT_LAYERS = 3
 
 
 def detect(gray: NDArray[np.uint8]) -> tuple[cv2.KeyPoint, ...]:
@@ -149,27 +148,24 @@ PEERS: dict[str, Callable[[], Descriptor]] = {
 
 
 def bindesc_descriptor(model: str) -> Descriptor:
-    """A bindesc model, by name or path."""
-    import bindesc
+    """A bindesc model, by name or path.
 
-    return Descriptor(
-        f"bindesc {model}", "256 bits", bindesc.create(model=model, nfeatures=KEYPOINTS)
-    )
+    Raises:
+        ValueError: there is no such model, or its file is damaged.
+    """
+    extractor = create(model=model, nfeatures=KEYPOINTS)
+    return Descriptor(f"bindesc {model}", f"{8 * extractor.descriptorSize()} bits", extractor)
 
 
 def _brisk_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:
-    return _resized(keypoint, keypoint.size * BRISK_SIZE / ORB_SIZE, keypoint.octave)
+    return _resized(keypoint, keypoint.size * BRISK_SIZE / ORB_SIZE)
 
 
 def _sift_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:
-    """SIFT describes in the blurred image that ``octave`` names, so that has to fit the size."""
-    size = keypoint.size / SCALE_FACTORS["sift"]
-    level = round(SIFT_LAYERS * math.log2(size / (2 * SIFT_SIGMA)))
-    octave = (level - 1) // SIFT_LAYERS  # so that the layer is 1 to 3, as SIFT's own are
-    layer = level - SIFT_LAYERS * octave
-    return _resized(keypoint, size, (octave & 255) | layer << 8)
+    return _resized(keypoint, keypoint.size / SCALE_FACTORS["sift"])
 
 
-def _resized(keypoint: cv2.KeyPoint, size: float, octave: int) -> cv2.KeyPoint:
+def _resized(keypoint: cv2.KeyPoint, size: float) -> cv2.KeyPoint:
+    """With another size; octave 0 makes SIFT, which alone reads it, use the full-size image."""
     x, y = keypoint.pt
-    return cv2.KeyPoint(x, y, size, keypoint.angle, keypoint.response, octave, keypoint.class_id)
+    return cv2.KeyPoint(x, y, size, keypoint.angle, keypoint.response, 0, keypoint.class_id)

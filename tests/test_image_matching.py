@@ -195,6 +195,23 @@ def test_command_prints_the_same_json_twice(data: Path, capsys: pytest.CaptureFi
     assert rows[1]["accuracy"] == 1
 
 
+def test_model_files_are_rows(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from bindesc.models.compact import CompactConfig, CompactNet
+    from bindesc.weights import save_model
+
+    models = [str(tmp_path / name) for name in ("one.safetensors", "two.safetensors")]
+    for path in models:
+        save_model(Path(path), CompactNet(CompactConfig(channels=(8, 8), strides=(2, 2))))
+    arguments = ["--sets", "webcam_val", "--rows", "bindesc", "--json"]
+    assert image_matching.main([*arguments, "--model", models[0], "--model", models[1]]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["row"] for row in rows] == [f"bindesc {path}" for path in models]
+    # The frames are copies, so even an untrained network matches each keypoint to itself.
+    assert all(row["accuracy"] > 0.99 and row["undescribed"] == 0 for row in rows)
+    assert image_matching.main([*arguments, "--model", "nosuch"]) == 2
+    assert "nosuch" in capsys.readouterr().err
+
+
 def test_missing_data_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
