@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .training import cli as training_cli
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_extract(commands)
     _add_demo(commands)
     _add_info(commands)
+    training_cli.register(commands)
     return parser
 
 
