@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import reference
+from . import _cpu
 from .reference import Nearest
 from .types import Matches
 
@@ -25,7 +25,6 @@ MAX_K = 32
 MAX_BYTES = 64
 
 _DLPACK_CPU = 1
-_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +87,8 @@ def match(
 
         return cuda.match(d1, d2, **options)
     query, train = _codes("d1", d1, "d2", d2)
-    _threads(num_threads)
-    return reference.select(_nearest(query, train, 2), **options)
+    threads = _threads(num_threads)
+    return Matches(*_cpu.match(query, train, **_filters(**options), threads=threads))
 
 
 def match_pairs(
@@ -114,18 +113,20 @@ def match_pairs(
     Returns:
         The matches of each pair, in order.
     """
-    return [
-        match(
-            d1,
-            d2,
-            mutual=mutual,
-            ratio=ratio,
-            margin=margin,
-            max_distance=max_distance,
-            num_threads=num_threads,
-        )
-        for d1, d2 in pairs
-    ]
+    options = _options(mutual, ratio, margin, max_distance)
+    threads = _threads(num_threads)
+    on_device, host = False, []
+    pairs = list(pairs)
+    for number, (d1, d2) in enumerate(pairs):
+        names = f"pairs[{number}][0]", f"pairs[{number}][1]"
+        if _on_device(names[0], d1, names[1], d2):
+            on_device = True
+        else:
+            host.append(_codes(names[0], d1, names[1], d2))
+    if on_device:
+        return [match(d1, d2, **options, num_threads=threads) for d1, d2 in pairs]
+    found = _cpu.match_pairs(host, **_filters(**options), threads=threads)
+    return [Matches(*matches) for matches in found]
 
 
 def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) -> Nearest:
@@ -146,8 +147,7 @@ def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) 
     """
     queries, trains = _codes("query", query, "train", train)
     k = _integer("k", k, 1, MAX_K)
-    _threads(num_threads)
-    return _nearest(queries, trains, k)
+    return Nearest(*_cpu.nearest(queries, trains, k, _threads(num_threads)))
 
 
 def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = None) -> Neighbours:
@@ -168,33 +168,8 @@ def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = 
     """
     queries, trains = _codes("query", query, "train", train)
     limit = _integer("max_distance", max_distance, 0)
-    _threads(num_threads)
-    counts, indices, distances = [0], [np.empty(0, np.int32)], [np.empty(0, np.uint16)]
-    for row in queries:
-        found = reference.hamming(row[None], trains)[0]
-        order = np.argsort(found, kind="stable")
-        order = order[: np.count_nonzero(found <= limit)]
-        counts.append(len(order))
-        indices.append(order.astype(np.int32))
-        distances.append(found[order])
-    return Neighbours(
-        np.cumsum(counts, dtype=np.int64), np.concatenate(indices), np.concatenate(distances)
-    )
-
-
-def _nearest(query: NDArray[np.uint8], train: NDArray[np.uint8], k: int) -> Nearest:
-    """The oracle, a block of queries at a time."""
-    whole = reference.nearest(query[:0], train, k)
-    rows, distances = [whole.index], [whole.distance]
-    column_index, column_distance = whole.column_index, whole.column_distance
-    for start in range(0, len(query), _BLOCK):
-        part = reference.nearest(query[start : start + _BLOCK], train, k)
-        rows.append(part.index)
-        distances.append(part.distance)
-        better = part.column_distance < column_distance
-        column_index[better] = part.column_index[better] + start
-        column_distance[better] = part.column_distance[better]
-    return Nearest(np.concatenate(rows), np.concatenate(distances), column_index, column_distance)
+    found = _cpu.radius(queries, trains, min(limit, 8 * MAX_BYTES), _threads(num_threads))
+    return Neighbours(*found)
 
 
 def _codes(
@@ -259,6 +234,19 @@ def _options(
         "ratio": ratio,
         "margin": None if margin is None else _integer("margin", margin, 0),
         "max_distance": None if max_distance is None else _integer("max_distance", max_distance, 0),
+    }
+
+
+def _filters(
+    mutual: bool, ratio: float | None, margin: int | None, max_distance: int | None
+) -> dict[str, Any]:
+    """The filters as the kernel takes them: a negative value switches one off."""
+    bits = 8 * MAX_BYTES + 1  # more than any distance or margin, and no larger than C++ can take
+    return {
+        "mutual": mutual,
+        "ratio": -1.0 if ratio is None else ratio,
+        "margin": -1 if margin is None else min(margin, bits),
+        "max_distance": -1 if max_distance is None else min(max_distance, bits),
     }
 
 

@@ -1,0 +1,47 @@
+"""The CPU matcher: exact Hamming neighbours of packed codes. See bindesc.matching."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Codes = NDArray[np.uint8]
+_Indices = NDArray[np.int32]
+_Distances = NDArray[np.uint16]
+
+def nearest(
+    query: _Codes, train: _Codes, k: int, threads: int
+) -> tuple[_Indices, _Distances, _Indices, _Distances]:
+    """(index, distance, column_index, column_distance) of reference.Nearest."""
+
+def radius(
+    query: _Codes, train: _Codes, max_distance: int, threads: int
+) -> tuple[NDArray[np.int64], _Indices, _Distances]:
+    """(offsets, index, distance) of matching.Neighbours."""
+
+def match(
+    query: _Codes,
+    train: _Codes,
+    mutual: bool,
+    ratio: float,
+    margin: int,
+    max_distance: int,
+    threads: int,
+) -> tuple[_Indices, _Distances]:
+    """(pairs, distance) of types.Matches; a negative value switches a filter off."""
+
+def match_pairs(
+    pairs: Sequence[tuple[_Codes, _Codes]],
+    mutual: bool,
+    ratio: float,
+    margin: int,
+    max_distance: int,
+    threads: int,
+) -> list[tuple[_Indices, _Distances]]:
+    """match() of each (query, train) pair."""
+
+def isa() -> str:
+    """The instruction set that a call made now would use."""
+
+def isas() -> dict[str, bool]:
+    """The instruction sets in this build, the fastest first, and whether they run here."""

@@ -1,0 +1,169 @@
+// Python's view of the CPU core: checks arguments, releases the GIL, calls; no arithmetic.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+
+#include "hamming.h"
+
+namespace nb = nanobind;
+using namespace bindesc;
+
+namespace {
+
+using CodeArray = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T, size_t kAxes>
+using Array = nb::ndarray<nb::numpy, T, nb::ndim<kAxes>, nb::c_contig>;
+
+Codes codes(const CodeArray& array, const char* name) {
+  const auto rows = static_cast<int64_t>(array.shape(0));
+  const auto bytes = static_cast<int64_t>(array.shape(1));
+  if (bytes < 1 || bytes > kMaxBytes) {
+    throw std::invalid_argument(std::string(name) + ": 1 to " + std::to_string(kMaxBytes) +
+                                " bytes a row, got " + std::to_string(bytes));
+  }
+  if (rows > INT32_MAX) {
+    throw std::invalid_argument(std::string(name) + ": at most 2147483647 rows, got " +
+                                std::to_string(rows));
+  }
+  return {array.data(), rows, static_cast<int>(bytes)};
+}
+
+std::pair<Codes, Codes> code_pair(const CodeArray& query, const CodeArray& train) {
+  const Codes q = codes(query, "query"), t = codes(train, "train");
+  if (q.bytes != t.bytes) {
+    throw std::invalid_argument("train: " + std::to_string(t.bytes) + " bytes a row, but query has " +
+                                std::to_string(q.bytes));
+  }
+  return {q, t};
+}
+
+void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
+  if (value < low || value > high) {
+    throw std::invalid_argument(std::string(name) + ": " + std::to_string(low) + " to " +
+                                std::to_string(high) + ", got " + std::to_string(value));
+  }
+}
+
+// Runs `call(stop)` without the GIL; it returns false if stopped, which a pending Python signal
+// (Ctrl-C) does, and then that signal's exception is raised.
+template <class Call>
+void without_gil(const Call& call) {
+  bool finished;
+  {
+    nb::gil_scoped_release release;
+    Stop stop([] {
+      nb::gil_scoped_acquire acquire;
+      return PyErr_CheckSignals() != 0;
+    });
+    finished = call(stop);
+  }
+  if (!finished) throw nb::python_error();
+}
+
+// An array that owns a vector's memory.
+template <class T, size_t kAxes>
+Array<T, kAxes> to_array(std::vector<T>&& values, const size_t (&shape)[kAxes]) {
+  auto owner = std::make_unique<std::vector<T>>(std::move(values));
+  T* data = owner->data();
+  nb::capsule capsule(owner.release(),
+                      [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return Array<T, kAxes>(data, kAxes, shape, capsule);
+}
+
+nb::tuple matches_tuple(Matches&& found) {
+  const size_t count = found.distance.size();
+  return nb::make_tuple(to_array<int32_t, 2>(std::move(found.pairs), {count, 2}),
+                        to_array<uint16_t, 1>(std::move(found.distance), {count}));
+}
+
+nb::tuple py_nearest(const CodeArray& query, const CodeArray& train, int k, int threads) {
+  const auto [q, t] = code_pair(query, train);
+  check_range("k", k, 1, kMaxK);
+  check_range("threads", threads, 1, INT32_MAX);
+  const Kernel& kernel = choose_kernel();
+  const auto n = static_cast<size_t>(q.rows), m = static_cast<size_t>(t.rows);
+  const auto width = static_cast<size_t>(k);
+  std::vector<int32_t> index(n * width), column_index(m);
+  std::vector<uint16_t> distance(n * width), column_distance(m);
+  without_gil([&](Stop& stop) {
+    return nearest(kernel, q, t, k, threads, stop,
+                   {index.data(), distance.data(), column_index.data(), column_distance.data()});
+  });
+  return nb::make_tuple(to_array<int32_t, 2>(std::move(index), {n, width}),
+                        to_array<uint16_t, 2>(std::move(distance), {n, width}),
+                        to_array<int32_t, 1>(std::move(column_index), {m}),
+                        to_array<uint16_t, 1>(std::move(column_distance), {m}));
+}
+
+nb::tuple py_radius(const CodeArray& query, const CodeArray& train, int64_t max_distance,
+                    int threads) {
+  const auto [q, t] = code_pair(query, train);
+  check_range("max_distance", max_distance, 0, INT32_MAX);
+  check_range("threads", threads, 1, INT32_MAX);
+  const Kernel& kernel = choose_kernel();
+  Neighbours found;
+  without_gil(
+      [&](Stop& stop) { return radius(kernel, q, t, max_distance, threads, stop, found); });
+  const size_t rows = found.offsets.size(), count = found.index.size();
+  return nb::make_tuple(to_array<int64_t, 1>(std::move(found.offsets), {rows}),
+                        to_array<int32_t, 1>(std::move(found.index), {count}),
+                        to_array<uint16_t, 1>(std::move(found.distance), {count}));
+}
+
+nb::tuple py_match(const CodeArray& query, const CodeArray& train, bool mutual, double ratio,
+                   int64_t margin, int64_t max_distance, int threads) {
+  const auto [q, t] = code_pair(query, train);
+  check_range("threads", threads, 1, INT32_MAX);
+  const Kernel& kernel = choose_kernel();
+  const Filters filters{mutual, ratio, margin, max_distance};
+  Matches found;
+  without_gil([&](Stop& stop) { return match(kernel, q, t, filters, threads, stop, found); });
+  return matches_tuple(std::move(found));
+}
+
+nb::list py_match_pairs(const std::vector<std::pair<CodeArray, CodeArray>>& pairs, bool mutual,
+                        double ratio, int64_t margin, int64_t max_distance, int threads) {
+  std::vector<std::pair<Codes, Codes>> inputs;
+  for (const auto& [query, train] : pairs) inputs.push_back(code_pair(query, train));
+  check_range("threads", threads, 1, INT32_MAX);
+  const Kernel& kernel = choose_kernel();
+  const Filters filters{mutual, ratio, margin, max_distance};
+  std::vector<Matches> found;
+  without_gil(
+      [&](Stop& stop) { return match_pairs(kernel, inputs, filters, threads, stop, found); });
+  nb::list out;
+  for (Matches& matches : found) out.append(matches_tuple(std::move(matches)));
+  return out;
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+  m.doc() = "The CPU matcher: exact Hamming neighbours of packed codes. See bindesc.matching.";
+  m.def("nearest", &py_nearest, nb::arg("query").noconvert(), nb::arg("train").noconvert(), nb::arg("k"),
+        nb::arg("threads"),
+        "(index, distance, column_index, column_distance) of reference.Nearest.");
+  m.def("radius", &py_radius, nb::arg("query").noconvert(), nb::arg("train").noconvert(), nb::arg("max_distance"),
+        nb::arg("threads"), "(offsets, index, distance) of matching.Neighbours.");
+  m.def("match", &py_match, nb::arg("query").noconvert(), nb::arg("train").noconvert(), nb::arg("mutual"),
+        nb::arg("ratio"), nb::arg("margin"), nb::arg("max_distance"), nb::arg("threads"),
+        "(pairs, distance) of types.Matches; a negative value switches a filter off.");
+  m.def("match_pairs", &py_match_pairs, nb::arg("pairs"), nb::arg("mutual"), nb::arg("ratio"),
+        nb::arg("margin"), nb::arg("max_distance"), nb::arg("threads"),
+        "match() of each (query, train) pair.");
+  m.def("isa", [] { return std::string(kernel_name(choose_kernel())); },
+        "The instruction set that a call made now would use.");
+  m.def(
+      "isas",
+      [] {
+        nb::dict out;
+        for (const Isa& isa : isas()) out[isa.name.c_str()] = isa.usable;
+        return out;
+      },
+      "The instruction sets in this build, the fastest first, and whether they run here.");
+}
