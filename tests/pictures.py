@@ -1,0 +1,40 @@
+"""Synthetic pictures and files that tests share."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+
+
+def textured(height: int = 240, width: int = 320, seed: int = 0) -> np.ndarray:
+    """Random filled rectangles, (H, W, 3) uint8 BGR: hundreds of corners."""
+    random = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 128, np.uint8)
+    for _ in range(150):
+        x, y = random.integers(0, (width, height)).tolist()
+        w, h = random.integers(4, 50, 2).tolist()
+        color = random.integers(0, 256, 3).tolist()
+        cv2.rectangle(image, (x, y), (x + w, y + h), color, cv2.FILLED)
+    return cv2.GaussianBlur(image, (0, 0), 0.8)
+
+
+def shifted(image: np.ndarray, dx: int, dy: int) -> np.ndarray:
+    """The image moved right and down, mirrored into the gap."""
+    motion = np.array([[1.0, 0, dx], [0, 1, dy]])
+    size = (image.shape[1], image.shape[0])
+    return cv2.warpAffine(image, motion, size, borderMode=cv2.BORDER_REFLECT)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A well-formed PNG that promises a size and holds no pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body

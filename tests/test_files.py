@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bindesc.files import atomic_path, remove_stale
+
+
+def test_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    with atomic_path(path) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".png"
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="stop"), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unusable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "no" / "a.png", tmp_path / "file" / "a.png", tmp_path):
+        with pytest.raises(OSError, match=f"cannot write {path}: "), atomic_path(path):
+            pytest.fail("the block must not run")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_stale_temporary_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in (".a.jpg.123.tmp.npz", "sub/.b.9.tmp.npz", "a.npz", "sub/.hidden"):
+        (tmp_path / name).touch()
+    remove_stale(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {"sub", "a.npz", "sub/.hidden"}
