@@ -75,6 +75,8 @@ class OpenCVFeatures:
 
     def _detect(self, gray: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
         """The keypoints that ``BinDesc`` takes: the strongest, FAST's corners with an angle."""
+        if min(gray.shape) < 2:
+            return []  # ORB's pyramid would end in an image without pixels, which is an error
         keypoints = self._detector.detect(gray)
         xy, _, _, response = to_arrays(keypoints)
         best = np.sort(select_keypoints(xy, response, self._nfeatures, even=False))
