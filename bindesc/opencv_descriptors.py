@@ -65,7 +65,7 @@ class OpenCVFeatures:
         found = self._detect(gray)
         # class_id carries the index through compute, which drops and reorders keypoints.
         moved = [self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found)]
-        kept, descriptors = self._descriptor.compute(gray, moved)
+        kept, descriptors = self._descriptor.compute(gray, moved) if moved else ((), None)
         if descriptors is None:
             descriptors = np.zeros((0, self._descriptor.descriptorSize()), np.uint8)
         xy, size, angle, response = to_arrays([found[keypoint.class_id] for keypoint in kept])

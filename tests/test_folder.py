@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pictures import textured
+
+from bindesc.export import load_features_npz
+from bindesc.folder import FolderError, Report, extract_folder, find_images
+from bindesc.opencv_descriptors import OpenCVFeatures
+
+h5py = pytest.importorskip("h5py")
+
+SETTINGS = {"model": "orb", "n-kpts": 100, "resize": None}
+NAMES = ["a.jpg", "sub/b 1.PNG", "sub/black.png", "z.jpeg"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four images, one without corners, a damaged one and a text file."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        image = np.zeros((50, 60), np.uint8) if "black" in name else textured(seed=seed)
+        assert cv2.imwrite(str(folder / name), image)
+    (folder / "damaged.jpg").write_bytes((folder / "a.jpg").read_bytes()[:3000])
+    (folder / "notes.txt").write_text("no image\n")
+    return folder
+
+
+class Counter:
+    """Makes an ORB extractor and counts the images that it sees."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.orb = OpenCVFeatures("orb", "orb", 100)
+
+    def __call__(self) -> Counter:
+        return self
+
+    def extract(self, image: np.ndarray) -> object:
+        self.images += 1
+        return self.orb.extract(image)
+
+
+def run(photos: Path, output: Path, **changes: object) -> tuple[Report, int]:
+    counter = Counter()
+    settings = {**SETTINGS, **changes}
+    report = extract_folder(photos, output, counter, settings)  # type: ignore[arg-type]
+    return report, counter.images
+
+
+def contents(output: Path) -> dict[str, int]:
+    """Image names and keypoint counts of an output."""
+    if output.is_dir():
+        return {
+            path.relative_to(output).as_posix()[:-4]: len(load_features_npz(path))
+            for path in output.rglob("*.npz")
+        }
+    found = {}
+    with h5py.File(output, "r") as file:
+        file.visit(
+            lambda name: (
+                found.update({name[:-10]: len(file[name])}) if name.endswith("/keypoints") else None
+            )
+        )
+    return found
+
+
+def outputs(tmp_path: Path) -> list[Path]:
+    return [tmp_path / "features.h5", tmp_path / "features"]
+
+
+def test_images_are_found_below_the_folder(photos: Path) -> None:
+    assert find_images(photos) == ["a.jpg", "damaged.jpg", *NAMES[1:]]
+
+
+def test_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for path, reason in (
+        (tmp_path, "no images"),
+        (tmp_path / "no", "no such folder"),
+        (tmp_path / "notes.txt", "is a file"),
+    ):
+        with pytest.raises(FolderError, match=reason):
+            find_images(path)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_every_readable_image_is_described_once(photos: Path, tmp_path: Path, kind: int) -> None:
+    output = outputs(tmp_path)[kind]
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (4, 0, 4)
+    assert report.keypoints == sum(contents(output).values())
+    assert len(report.unreadable) == 1
+    assert "damaged.jpg: truncated" in report.unreadable[0]
+    found = contents(output)
+    assert sorted(found) == NAMES
+    assert found["sub/black.png"] == 0
+    assert found["a.jpg"] > 50
+
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (0, 4, 0)
+
+    assert cv2.imwrite(str(photos / "new.png"), textured(seed=9))
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (1, 4, 1)
+    assert sorted(contents(output)) == sorted([*NAMES, "new.png"])
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", output.name}
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_output_of_other_settings_is_refused(photos: Path, tmp_path: Path, kind: int) -> None:
+    output = outputs(tmp_path)[kind]
+    run(photos, output)
+    before = contents(output)
+    with pytest.raises(FolderError, match=r"other settings \(n-kpts 100, now 200\)"):
+        run(photos, output, **{"n-kpts": 200})
+    assert contents(output) == before
+
+
+def test_foreign_outputs_are_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("text")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name, reason in (
+        ("text.h5", "is not an H5 file"),
+        ("foreign.h5", "was not made by this command"),
+        ("full", "is not empty and was not made by this command"),
+    ):
+        with pytest.raises(FolderError, match=f"{name}: {reason}"):
+            run(photos, tmp_path / name)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_interrupted_run_goes_on(photos: Path, tmp_path: Path, kind: int) -> None:
+    output = outputs(tmp_path)[kind]
+
+    def stop_after_two(names: Sequence[str]) -> Iterator[str]:
+        yield from names[:3]
+        raise KeyboardInterrupt
+
+    counter = Counter()
+    with pytest.raises(KeyboardInterrupt):
+        extract_folder(photos, output, counter, SETTINGS, None, stop_after_two)  # type: ignore[arg-type]
+    assert counter.images == 2  # the third is damaged
+    assert kind == 1 or not output.exists()
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (2, 2, 2)
+    assert sorted(contents(output)) == NAMES
+
+
+SLOW_RUN = """
+import sys, time
+from pathlib import Path
+from bindesc.folder import extract_folder
+from bindesc.opencv_descriptors import OpenCVFeatures
+
+def slowly(names):
+    for name in names:
+        print(name, flush=True)
+        yield name
+        time.sleep(0.2)
+
+make = lambda: OpenCVFeatures("orb", "orb", 100)
+settings = {"model": "orb", "n-kpts": 100, "resize": None}
+extract_folder(Path(sys.argv[1]), Path(sys.argv[2]), make, settings, None, slowly)
+"""
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_killed_run_leaves_no_broken_file(photos: Path, tmp_path: Path, kind: int) -> None:
+    output = outputs(tmp_path)[kind]
+    path = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_RUN, str(photos), str(output)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"a.jpg\n"
+        assert process.stdout.readline() == b"damaged.jpg\n"
+        time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    store = output if kind else output.with_name(output.name + ".part")
+    stale = store / ".left.jpg.99.tmp.npz"
+    stale.write_bytes(b"half a file")
+    assert kind == 1 or not output.exists()
+    report, _ = run(photos, output)
+    assert report.kept >= 1
+    assert report.extracted + report.kept == 4
+    assert sorted(contents(output)) == NAMES
+    assert not stale.exists()
+
+
+def test_nothing_readable_leaves_no_h5(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("text")
+    report, _ = run(photos, tmp_path / "f.h5")
+    assert (report.extracted, report.kept, len(report.unreadable)) == (0, 0, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_long_side_is_used(photos: Path, tmp_path: Path) -> None:
+    make = Counter()
+    extract_folder(photos, tmp_path / "full", make, {"resize": None})  # type: ignore[arg-type]
+    extract_folder(photos, tmp_path / "small", make, {"resize": 160}, 160)  # type: ignore[arg-type]
+    full, small = (load_features_npz(tmp_path / n / "a.jpg.npz") for n in ("full", "small"))
+    assert full.image_size == small.image_size == (320, 240)
+    assert small.size.min() == pytest.approx(2 * full.size.min())
