@@ -1,0 +1,151 @@
+"""Keypoints: the OpenCV detectors by name, their patch scale, orientation and even distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from .patches import extract_patches
+
+# The side of the described patch over KeyPoint.size, for what each detector reports as size.
+SCALE_FACTORS = {
+    "orb": 1.0,
+    "fast": 5.0,
+    "agast": 5.0,
+    "akaze": 5.0,
+    "kaze": 5.0,
+    "brisk": 5.0,
+    "sift": 6.75,
+}
+
+CENTROID_DIAMETER = 31  # pixels, as in ORB
+
+
+def create_detector(name: str, nfeatures: int) -> Any:
+    """The OpenCV detector called ``name``, asked for ``nfeatures`` where it has such a setting.
+
+    Raises:
+        ValueError: the name is unknown, or this OpenCV was built without that detector.
+    """
+    if name not in SCALE_FACTORS:
+        raise ValueError(f"detector: {name!r} is none of {', '.join(SCALE_FACTORS)}")
+    if name == "orb":
+        return cv2.ORB_create(nfeatures=nfeatures)
+    if name == "sift":
+        return cv2.SIFT_create(nfeatures=nfeatures)
+    if name == "fast":
+        return cv2.FastFeatureDetector_create()
+    class_name = {"agast": "AgastFeatureDetector"}.get(name, name.upper())
+    # OpenCV 5 moved AGAST, AKAZE, KAZE and BRISK to the xfeatures2d module.
+    for module in (cv2, getattr(cv2, "xfeatures2d", None)):
+        if hasattr(module, class_name):
+            return getattr(module, class_name).create()
+    raise ValueError(f"detector: OpenCV {cv2.__version__} here has no {class_name}")
+
+
+def detector_name(detector: Any) -> str | None:
+    """The key of ``SCALE_FACTORS`` that a ``cv2.Feature2D`` object belongs to, or None."""
+    kind = type(detector).__name__.lower()
+    return next(
+        (name for name in sorted(SCALE_FACTORS, key=len, reverse=True) if name in kind), None
+    )
+
+
+def to_arrays(
+    keypoints: Sequence[cv2.KeyPoint],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Keypoints as ``xy (N, 2), size (N,), angle (N,), response (N,)``, all float32."""
+    table = np.array([(*k.pt, k.size, k.angle, k.response) for k in keypoints], np.float32).reshape(
+        -1, 5
+    )
+    return np.ascontiguousarray(table[:, :2]), table[:, 2], table[:, 3], table[:, 4]
+
+
+def to_keypoints(
+    xy: NDArray[np.float32],
+    size: NDArray[np.float32],
+    angle: NDArray[np.float32],
+    response: NDArray[np.float32],
+) -> tuple[cv2.KeyPoint, ...]:
+    """The inverse of :func:`to_arrays`; octave and class_id take OpenCV's defaults."""
+    rows = zip(xy.tolist(), size.tolist(), angle.tolist(), response.tolist(), strict=True)
+    return tuple(cv2.KeyPoint(x, y, s, a, r) for (x, y), s, a, r in rows)
+
+
+def intensity_centroid(gray: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The orientation that ORB gives to a corner (Rublee et al. 2011, section 3.2).
+
+    The direction from the point to the centroid of brightness of the disc around it, 31 pixels
+    across, at the image's own scale.
+
+    Args:
+        gray: ``(H, W)`` uint8.
+        xy: ``(N, 2)`` float32, pixels.
+
+    Returns:
+        ``(N,)`` float32, degrees in [0, 360).
+    """
+    side = np.full(len(xy), CENTROID_DIAMETER, np.float32)
+    discs, _ = extract_patches(
+        gray, xy, side, np.full(len(xy), -1, np.float32), side=CENTROID_DIAMETER
+    )
+    offset = np.arange(CENTROID_DIAMETER, dtype=np.float32) - CENTROID_DIAMETER // 2
+    dx, dy = np.meshgrid(offset, offset)
+    inside = dx**2 + dy**2 <= (CENTROID_DIAMETER // 2) ** 2
+    moments = discs.reshape(len(xy), -1).astype(np.float32) @ np.stack(
+        [(dx * inside).ravel(), (dy * inside).ravel()], axis=1
+    )
+    angle = np.degrees(np.arctan2(moments[:, 1], moments[:, 0])).astype(np.float32) % np.float32(
+        360
+    )
+    return np.where(angle < 360, angle, np.float32(0))  # -tiny % 360 rounds up to 360
+
+
+def suppression_radius(xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How far each point is from the nearest point before it: ``(N, 2)`` to ``(N,)``, pixels.
+
+    With points in descending strength this is the radius of adaptive non-maximal suppression
+    (Brown, Szeliski and Winder 2005). The first point has infinity. O(N log^2 N): the second half
+    asks a tree of the first half, then both halves do the same among themselves; small spans
+    compare all pairs.
+    """
+    radius = np.full(len(xy), np.inf)
+    spans = [(0, len(xy))]
+    while spans:
+        start, end = spans.pop()
+        if end - start <= 128:
+            part = xy[start:end].astype(np.float64)
+            squared = ((part[:, None] - part) ** 2).sum(-1)
+            squared[np.triu_indices(end - start)] = np.inf  # a point looks only at those before it
+            radius[start:end] = np.minimum(radius[start:end], np.sqrt(squared.min(axis=1)))
+            continue
+        middle = (start + end) // 2
+        nearest, _ = cKDTree(xy[start:middle]).query(xy[middle:end])
+        radius[middle:end] = np.minimum(radius[middle:end], nearest)
+        spans += [(start, middle), (middle, end)]
+    return radius
+
+
+def select_keypoints(
+    xy: NDArray[np.float32], response: NDArray[np.float32], count: int, *, even: bool
+) -> NDArray[np.intp]:
+    """Indices of the ``count`` best points: the strongest, or the strongest evenly spread.
+
+    Args:
+        xy: ``(N, 2)`` float32, pixels.
+        response: ``(N,)`` float32.
+        count: how many to keep at most.
+        even: rank by suppression radius instead of response.
+
+    Returns:
+        ``(min(N, count),)`` indices, best first; ties go to the lowest index.
+    """
+    order = np.argsort(-response, kind="stable")
+    if even:
+        order = order[np.argsort(-suppression_radius(xy[order]), kind="stable")]
+    return order[:count]

@@ -1,0 +1,326 @@
+"""The descriptor behind OpenCV's protocol: detect, compute, detectAndCompute, as in cv2.ORB."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .detectors import (
+    SCALE_FACTORS,
+    create_detector,
+    detector_name,
+    intensity_centroid,
+    select_keypoints,
+    to_arrays,
+)
+from .files import atomic_path
+from .image import check_mask, to_gray
+from .patches import extract_patches
+from .runtime import Runtime
+from .types import Features
+
+DEFAULT_MODEL = "compact"
+
+# With even distribution, so many times the wanted keypoints are detected to choose from.
+_EVEN_CANDIDATES = 4
+
+KeyPoints = tuple[cv2.KeyPoint, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a :class:`BinDesc` that :meth:`BinDesc.write` stores.
+
+    Attributes:
+        detector: key of ``detectors.SCALE_FACTORS``, or ``"custom"`` for an OpenCV object.
+        model: name of a shipped model, or path of a model file.
+        nfeatures: most keypoints of an image.
+        device: torch device of the network.
+        scale_factor: side of the patch over ``KeyPoint.size``, before the model's own support.
+        border: ``"pad"`` keeps keypoints at the border, ``"drop"`` leaves them out.
+        even: spread the keypoints evenly (adaptive non-maximal suppression).
+    """
+
+    detector: str
+    model: str
+    nfeatures: int
+    device: str
+    scale_factor: float
+    border: Literal["pad", "drop"]
+    even: bool
+
+
+def create(
+    detector: Any = "orb",
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    nfeatures: int = 500,
+    device: str = "cpu",
+    *,
+    scale_factor: float | None = None,
+    border: Literal["pad", "drop"] = "pad",
+    even: bool = False,
+) -> BinDesc:
+    """Make a detector and descriptor that takes the place of ``cv2.ORB_create()``.
+
+    Args:
+        detector: ``"orb"``, ``"fast"``, ``"sift"`` (also ``"agast"``, ``"akaze"``, ``"kaze"``,
+            ``"brisk"``), or any ``cv2.Feature2D`` object that detects.
+        model: name of a shipped model, or path of a ``.safetensors`` file.
+        nfeatures: most keypoints of an image; the strongest are kept.
+        device: torch device of the network, such as ``"cpu"`` or ``"cuda"``.
+        scale_factor: side of the patch over ``KeyPoint.size``; by default the detector's own.
+        border: ``"pad"`` describes keypoints at the border too, from a mirrored image; ``"drop"``
+            leaves out those whose patch reaches outside.
+        even: spread the keypoints evenly over the image instead of taking the strongest.
+
+    Raises:
+        ValueError: an option is out of range, or a detector object of unknown kind comes without
+            ``scale_factor``.
+        WeightsError: no such model, or its file is damaged.
+
+    Example:
+        >>> import numpy as np
+        >>> keypoints, descriptors = create().detectAndCompute(np.zeros((64, 64), np.uint8), None)
+        >>> keypoints, descriptors
+        ((), None)
+    """
+    name = detector if isinstance(detector, str) else detector_name(detector)
+    if isinstance(detector, str):
+        custom = None
+    elif callable(getattr(detector, "detect", None)):
+        custom = detector
+    else:
+        raise ValueError(f"detector: neither a name nor an OpenCV detector: {detector!r}")
+    if scale_factor is None:
+        if name not in SCALE_FACTORS:
+            names = ", ".join(SCALE_FACTORS)
+            raise ValueError(
+                f"detector: {name or type(detector).__name__!r} is none of {names}; "
+                "give scale_factor with an object of another kind"
+            )
+        scale_factor = SCALE_FACTORS[name]
+    if not scale_factor > 0:
+        raise ValueError(f"scale_factor: must be positive, got {scale_factor}")
+    if border not in ("pad", "drop"):
+        raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+    settings = Settings(
+        detector="custom" if custom is not None else str(name),
+        model=os.fspath(model),
+        nfeatures=_check_nfeatures(nfeatures),
+        device=device,
+        scale_factor=float(scale_factor),
+        border=border,
+        even=even,
+    )
+    return BinDesc(settings, custom)
+
+
+class BinDesc:
+    """A keypoint detector with a learned binary descriptor; made by :func:`create`.
+
+    It has the methods of ``cv2.Feature2D`` but does not derive from it, because the base class
+    cannot be subclassed from Python. Images are ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)``
+    uint8, or ``cv2.UMat``; a mask is ``(H, W)`` and any nonzero value is valid. Detecting and
+    describing change no state, so that one object can serve several threads.
+    """
+
+    def __init__(self, settings: Settings, detector: Any = None):
+        self._configure(settings, detector)
+
+    def _configure(self, settings: Settings, detector: Any = None) -> None:
+        self.settings = settings
+        self._runtime = Runtime(settings.model, settings.device)
+        if settings.detector != "custom":
+            wanted = settings.nfeatures * (_EVEN_CANDIDATES if settings.even else 1)
+            detector = create_detector(settings.detector, wanted)
+        self._detector = detector
+
+    # The array interface.
+
+    def extract(self, image: Any, mask: Any = None) -> Features:
+        """Detect and describe one image.
+
+        Returns:
+            The features; all arrays have length 0 when nothing was found.
+
+        Raises:
+            ImageError: ``image`` or ``mask`` cannot be used.
+        """
+        return self.extract_batch([image], None if mask is None else [mask])[0]
+
+    def extract_batch(
+        self, images: Sequence[Any], masks: Sequence[Any] | None = None
+    ) -> list[Features]:
+        """Detect and describe several images of any sizes, with one run of the network."""
+        masks = _as_many(masks, images, "masks")
+        grays = [to_gray(image) for image in images]
+        found = [
+            to_arrays(self._detect(gray, check_mask(mask, gray)))
+            for gray, mask in zip(grays, masks, strict=True)
+        ]
+        cut = [self._cut(gray, *arrays[:3]) for gray, arrays in zip(grays, found, strict=True)]
+        codes = self.describe(np.concatenate([patches for patches, _ in cut]))
+        ends = np.cumsum([len(kept) for _, kept in cut])
+        return [
+            Features(*(array[kept] for array in arrays), part, gray.shape[::-1])
+            for gray, arrays, (_, kept), part in zip(
+                grays, found, cut, np.split(codes, ends[:-1]), strict=True
+            )
+        ]
+
+    def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
+        """``(N, 32, 32)`` uint8 grey patches to ``(N, descriptorSize())`` uint8 codes."""
+        return self._runtime.describe(patches)
+
+    # The OpenCV interface.
+
+    def detect(self, image: Any, mask: Any = None) -> Any:
+        """Keypoints of an image, or a tuple of such tuples for a list of images and masks."""
+        if isinstance(image, (list, tuple)):
+            masks = _as_many(mask, image, "masks")
+            return tuple(self.detect(*pair) for pair in zip(image, masks, strict=True))
+        gray = to_gray(image)
+        return self._detect(gray, check_mask(mask, gray))
+
+    def compute(self, image: Any, keypoints: Any, descriptors: Any = None) -> Any:
+        """Describe given keypoints.
+
+        Args:
+            image: an image, or a list of images.
+            keypoints: a sequence of ``cv2.KeyPoint``, or a list of those. An angle of -1 means
+                upright.
+            descriptors: ignored; OpenCV's place for an output array.
+
+        Returns:
+            The keypoints that were described, a tuple, and ``(N, 32)`` uint8 or None when there
+            are none; or a tuple of each for a list of images.
+        """
+        if isinstance(image, (list, tuple)):
+            each = [self.compute(*pair) for pair in zip(image, keypoints, strict=True)]
+            return tuple(k for k, _ in each), tuple(d for _, d in each)
+        keypoints = tuple(keypoints)
+        xy, size, angle, _ = to_arrays(keypoints)
+        patches, kept = self._cut(to_gray(image), xy, size, angle)
+        codes = self.describe(patches)
+        return tuple(keypoints[i] for i in kept), codes if len(codes) else None
+
+    def detectAndCompute(
+        self,
+        image: Any,
+        mask: Any = None,
+        descriptors: Any = None,
+        useProvidedKeypoints: bool = False,
+    ) -> tuple[KeyPoints, NDArray[np.uint8] | None]:
+        """Keypoints, a tuple, and their ``(N, 32)`` uint8 descriptors, None if there are none."""
+        if useProvidedKeypoints:
+            raise ValueError("useProvidedKeypoints: call compute(image, keypoints) instead")
+        return self.compute(image, self.detect(image, mask))
+
+    def descriptorSize(self) -> int:
+        """Bytes of one descriptor."""
+        return self._runtime.descriptor_bytes
+
+    def descriptorType(self) -> int:
+        """``cv2.CV_8U``."""
+        return int(cv2.CV_8U)
+
+    def defaultNorm(self) -> int:
+        """``cv2.NORM_HAMMING``."""
+        return int(cv2.NORM_HAMMING)
+
+    def getDefaultName(self) -> str:
+        """The name under which OpenCV would file this object."""
+        return "Feature2D.BinDesc"
+
+    def empty(self) -> bool:
+        """Always False: the model is loaded."""
+        return False
+
+    def getMaxFeatures(self) -> int:
+        """Most keypoints of an image."""
+        return self.settings.nfeatures
+
+    def setMaxFeatures(self, maxFeatures: int) -> None:
+        """Set the most keypoints of an image."""
+        values = asdict(self.settings) | {"nfeatures": _check_nfeatures(maxFeatures)}
+        self._configure(Settings(**values), self._detector)
+
+    def write(self, fileName: str | os.PathLike[str]) -> None:
+        """Write the parameters (not the weights) as JSON.
+
+        Raises:
+            ValueError: the detector is an OpenCV object, which cannot be written.
+        """
+        with atomic_path(fileName) as path:
+            path.write_text(json.dumps(self._portable(), indent=2) + "\n")
+
+    def read(self, fileName: str | os.PathLike[str]) -> None:
+        """Take over the parameters that :meth:`write` wrote.
+
+        Raises:
+            ValueError: the file holds anything else.
+        """
+        try:
+            settings = Settings(**json.loads(Path(fileName).read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{fileName}: not the parameters of a BinDesc ({error})") from None
+        self._configure(settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._portable()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._configure(Settings(**state))
+
+    # How it works.
+
+    def _portable(self) -> dict[str, Any]:
+        if self.settings.detector == "custom":
+            raise ValueError("detector: an OpenCV object cannot be stored; create with a name")
+        return asdict(self.settings)
+
+    def _detect(self, gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> KeyPoints:
+        keypoints = self._detector.detect(gray, mask)
+        if len(keypoints) > self.settings.nfeatures:
+            xy, _, _, response = to_arrays(keypoints)
+            best = select_keypoints(xy, response, self.settings.nfeatures, even=self.settings.even)
+            keypoints = [keypoints[i] for i in np.sort(best)]
+        if self.settings.detector in ("fast", "agast"):
+            xy, *_ = to_arrays(keypoints)
+            for keypoint, angle in zip(
+                keypoints, intensity_centroid(gray, xy).tolist(), strict=True
+            ):
+                keypoint.angle = angle
+        return tuple(keypoints)
+
+    def _cut(
+        self,
+        gray: NDArray[np.uint8],
+        xy: NDArray[np.float32],
+        size: NDArray[np.float32],
+        angle: NDArray[np.float32],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+        scale = self.settings.scale_factor * self._runtime.support
+        return extract_patches(gray, xy, size, angle, scale=scale, border=self.settings.border)
+
+
+def _check_nfeatures(value: int) -> int:
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"nfeatures: must be a positive integer, got {value!r}")
+    return int(value)
+
+
+def _as_many(values: Any, images: Sequence[Any], name: str) -> Sequence[Any]:
+    if values is None:
+        return [None] * len(images)
+    if len(values) != len(images):
+        raise ValueError(f"{name}: {len(values)} for {len(images)} images")
+    return values

@@ -1,0 +1,1 @@
+"""The networks: architecture only, no input or output."""

@@ -1,0 +1,89 @@
+"""The compact descriptor network: a small all-convolutional net whose signs are the code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """The shape of a compact network.
+
+    Attributes:
+        channels: output channels of each 3x3 convolution.
+        strides: its stride, 1 or 2; the strides bring 32 pixels down to the last map.
+        bits: length of the code.
+        support: side of the described patch in the image, over what the detector's
+            ``SCALE_FACTORS`` entry gives.
+    """
+
+    channels: tuple[int, ...] = (32, 32, 64, 64, 128)
+    strides: tuple[int, ...] = (2, 1, 2, 1, 2)
+    bits: int = 256
+    support: float = 1.0
+
+
+def normalise_patches(patches: Tensor) -> Tensor:
+    """Give each patch zero mean and unit deviation, which cancels gain and offset of the light.
+
+    Args:
+        patches: ``(N, 1, 32, 32)`` float, any range. A flat patch becomes zeros.
+    """
+    mean = patches.mean(dim=(1, 2, 3), keepdim=True)
+    centred = patches - mean
+    deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centred / (deviation + 1e-3)
+
+
+class CompactNet(nn.Module):
+    """Patches ``(N, 1, 32, 32)`` float to activations ``(N, bits)`` float; bit = activation >= 0.
+
+    The last batch normalisation has no affine part: each bit's threshold is the mean of its
+    activation over the training data, so that every bit is set about half of the time.
+    """
+
+    def __init__(self, config: CompactConfig | None = None):
+        super().__init__()
+        self.config = config = config or CompactConfig()
+        layers: list[nn.Module] = []
+        inputs, side = 1, 32
+        for outputs, stride in zip(config.channels, config.strides, strict=True):
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            ]
+            inputs, side = outputs, -(-side // stride)
+        layers += [
+            nn.Conv2d(inputs, config.bits, side, bias=False),
+            nn.BatchNorm2d(config.bits, affine=False),
+            nn.Flatten(),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Activations before the sign."""
+        return self.layers(normalise_patches(patches))
+
+
+def fold_batch_norm(model: CompactNet) -> nn.Sequential:
+    """The same function in evaluation mode, each normalisation folded into its convolution."""
+    folded: list[nn.Module] = []
+    for layer in model.layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            folded[-1] = nn.utils.fusion.fuse_conv_bn_eval(folded[-1].eval(), layer.eval())
+        else:
+            folded.append(layer)
+    return nn.Sequential(*folded).eval()
+
+
+def multiply_adds(config: CompactConfig) -> int:
+    """Multiply-accumulate operations for one patch."""
+    total, inputs, side = 0, 1, 32
+    for outputs, stride in zip(config.channels, config.strides, strict=True):
+        side = -(-side // stride)
+        total += side * side * 9 * inputs * outputs
+        inputs = outputs
+    return total + side * side * inputs * config.bits

@@ -1,0 +1,129 @@
+"""Keypoints to patches: the only place with pixel-centre, scale and angle conventions.
+
+The centre of the image's top-left pixel is (0, 0). A patch of side S covers ``size * scale`` pixels
+of the image; its samples lie on a regular grid, centred on the keypoint and turned by ``angle``
+degrees clockwise, so that the keypoint's orientation points to the right of the patch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+PATCH_SIDE = 32
+
+# cv2.remap refuses images with a side of 32768 or more.
+_REMAP_LIMIT = 32767
+
+
+def extract_patches(
+    gray: NDArray[np.uint8],
+    xy: NDArray[np.float32],
+    size: NDArray[np.float32],
+    angle: NDArray[np.float32],
+    *,
+    scale: float = 1.0,
+    side: int = PATCH_SIDE,
+    border: Literal["pad", "drop"] = "pad",
+    dtype: DTypeLike = np.uint8,
+) -> tuple[NDArray, NDArray[np.intp]]:
+    """Cut a square patch around every keypoint, scaled and turned to its size and angle.
+
+    Bilinear interpolation from the level of a Gaussian pyramid whose pixels come closest to the
+    patch's sampling step, so that large keypoints do not alias.
+
+    Args:
+        gray: ``(H, W)`` uint8.
+        xy: ``(N, 2)`` float32, pixels.
+        size: ``(N,)`` float32, the detector's diameter in pixels, positive.
+        angle: ``(N,)`` float32, degrees; negative means upright.
+        scale: side of the patch in the image over ``size``: see ``detectors.SCALE_FACTORS``.
+        side: samples along each side of the patch.
+        border: ``"pad"`` mirrors the image at its border and keeps every keypoint; ``"drop"``
+            leaves out those whose patch reaches outside.
+        dtype: ``np.uint8``, or ``np.float32`` (0 to 255, no rounding).
+
+    Returns:
+        ``(K, side, side)`` patches and ``(K,)`` the indices of the keypoints they belong to.
+
+    Raises:
+        ValueError: lengths differ, a value is not finite, or a size is not positive.
+
+    Example:
+        >>> image = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+        >>> point = np.array([[31.5, 31.5]], np.float32)
+        >>> patches, kept = extract_patches(image, point, np.float32([32]), np.float32([-1]))
+        >>> bool((patches[0] == image[16:48, 16:48]).all())
+        True
+    """
+    affine = _sampling(xy, size, angle, scale, side)
+    kept = np.arange(len(affine))
+    if border == "drop":
+        kept = np.flatnonzero(_inside(affine, side, gray.shape))
+        affine = affine[kept]
+    elif border != "pad":
+        raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+
+    step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
+    highest = max(int(np.log2(min(gray.shape))), 0)
+    level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(int)
+    patches = np.empty((len(affine), side, side), dtype)
+    image = gray.astype(dtype, copy=False)
+    for current in range(level.max(initial=-1) + 1):
+        if current:
+            image = cv2.pyrDown(image)  # its pixel i is centred on pixel 2 i of the level below
+        (chosen,) = np.nonzero(level == current)
+        patches[chosen] = _sample(image, affine[chosen] / np.float32(2**current), side)
+    return patches, kept
+
+
+def _sampling(
+    xy: NDArray, size: NDArray, angle: NDArray, scale: float, side: int
+) -> NDArray[np.float32]:
+    """``(N, 2, 3)``: patch coordinates (u, v, 1), from the patch's centre, to image coordinates."""
+    count = len(xy)
+    if xy.shape != (count, 2) or size.shape != (count,) or angle.shape != (count,):
+        raise ValueError(
+            "xy, size, angle: expected (N, 2), (N,), (N,), "
+            f"got {xy.shape}, {size.shape}, {angle.shape}"
+        )
+    if not (np.isfinite(xy).all() and np.isfinite(size).all() and np.isfinite(angle).all()):
+        raise ValueError("xy, size, angle: every value must be finite")
+    if (size <= 0).any() or not scale > 0:
+        raise ValueError("size, scale: must be positive")
+    step = size.astype(np.float64) * scale / side
+    radians = np.radians(np.where(angle < 0, 0.0, angle.astype(np.float64)))
+    cosine, sine = step * np.cos(radians), step * np.sin(radians)
+    rows = [np.stack([cosine, -sine, xy[:, 0]], 1), np.stack([sine, cosine, xy[:, 1]], 1)]
+    return np.stack(rows, 1).astype(np.float32)
+
+
+def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    half = np.float32((side - 1) / 2)
+    corners = np.array(
+        [[-half, half, -half, half], [-half, -half, half, half], [1, 1, 1, 1]], np.float32
+    )
+    at = affine @ corners  # (N, 2, 4)
+    highest = np.array([[shape[1] - 1], [shape[0] - 1]])
+    return ((at >= 0) & (at <= highest)).all(axis=(1, 2))
+
+
+def _sample(image: NDArray, affine: NDArray[np.float32], side: int) -> NDArray:
+    """Sample ``(N, side, side)`` patches from one image by bilinear interpolation."""
+    offset = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
+    v, u = np.meshgrid(offset, offset, indexing="ij")
+    grid = np.stack([u.ravel(), v.ravel(), np.ones(side * side, np.float32)])
+    if max(image.shape) > _REMAP_LIMIT:
+        raise ValueError(f"image: a side over {_REMAP_LIMIT} pixels is not supported")
+    patches = np.empty((len(affine), side, side), image.dtype)
+    per_call = _REMAP_LIMIT // side
+    for start in range(0, len(affine), per_call):
+        part = affine[start : start + per_call]
+        xs = (part[:, 0] @ grid).reshape(-1, side)
+        ys = (part[:, 1] @ grid).reshape(-1, side)
+        out = patches[start : start + per_call].reshape(-1, side)
+        cv2.remap(image, xs, ys, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REFLECT_101)
+    return patches

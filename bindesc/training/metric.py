@@ -1,0 +1,234 @@
+"""Metric learning of the compact network: hardest-in-batch triplets on relaxed bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ..matching import nearest
+from ..models.compact import CompactConfig, CompactNet
+from ..packing import pack_bits
+from ..weights import load_weights, save_model
+from .losses import hardest_triplet, relax_bits
+from .pairs import PairSet, open_pairs
+from .run import Run
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class MetricConfig:
+    """How the compact network is trained.
+
+    Attributes:
+        model: the network.
+        steps: optimiser steps; the learning rate falls to zero over them.
+        photos: photos in a batch.
+        pairs: pairs of patches from each; hard negatives come from the same photo.
+        learning_rate: highest learning rate, of Adam.
+        warmup: steps over which it rises to that.
+        weight_decay: decoupled weight decay.
+        margin: of the triplet loss.
+        sharpness: of the relaxed bits at the start and at the end; linear in between.
+        near: points of one photo closer than this are not used as negatives, pixels.
+        held_out_every: one photo in so many is kept for validation.
+        seed: of the weights and of the batches.
+    """
+
+    model: CompactConfig = field(default_factory=CompactConfig)
+    steps: int = 4000
+    photos: int = 16
+    pairs: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    margin: float = 1.0
+    sharpness: tuple[float, float] = (1.0, 2.0)
+    near: float = 5.0
+    held_out_every: int = 16
+    seed: int = 0
+
+
+def split_groups(data: PairSet, held_out_every: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Groups for training and for validation; all groups of a photo are on the same side."""
+    photos, photo_of_group = np.unique(data.photo, return_inverse=True)
+    held_out = (np.arange(len(photos)) % held_out_every == held_out_every - 1)[photo_of_group]
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def draw_batch(
+    data: PairSet, groups: NDArray[np.intp], config: MetricConfig, step: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The batch of one step, a function of the seed and the step alone.
+
+    Returns:
+        ``(N, 2, 32, 32)`` uint8 patches, half of them mirrored, and ``(N, N)`` bool: which pairs
+        may be negatives, because they show different places or points of one photo that lie apart.
+    """
+    rng = np.random.default_rng([config.seed, step])
+    chosen = rng.choice(groups, config.photos, replace=len(groups) < config.photos)
+    rows = [
+        np.sort(rng.integers(data.start[g], data.end[g], config.pairs))
+        if data.end[g] - data.start[g] < config.pairs
+        else np.sort(rng.choice(np.arange(data.start[g], data.end[g]), config.pairs, replace=False))
+        for g in chosen
+    ]
+    row = np.concatenate(rows)
+    group = np.repeat(chosen, config.pairs)
+    scene, xy = data.scene[group], data.xy[row]
+    apart = ((xy[:, None] - xy) ** 2).sum(-1) > config.near**2
+    same_view = group[:, None] == group
+    negative = np.where(same_view, apart, scene[:, None] != scene)
+    patches = data.patches[row]
+    mirrored = rng.random(len(row)) < 0.5
+    patches[mirrored] = patches[mirrored, :, :, ::-1]
+    return patches, negative
+
+
+def learning_rate(config: MetricConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+
+
+@torch.no_grad()
+def validate(
+    model: CompactNet, data: PairSet, groups: NDArray[np.intp], limit: int = 64
+) -> dict[str, float]:
+    """How well codes find their pair among all points of the same held-out photo.
+
+    Returns:
+        ``accuracy``: share of first views' points whose nearest code (ties: lowest index) is their
+        pair; ``bit_bias``: mean distance of a bit's frequency from one half.
+    """
+    model.eval()
+    right, total, ones = 0, 0, []
+    step = max(len(groups) // limit, 1)
+    for group in groups[::step][:limit]:
+        patches = torch.tensor(data.patches[data.start[group] : data.end[group]]).float()
+        bits = (model(patches.reshape(-1, 1, 32, 32)) >= 0).numpy()
+        first, second = pack_bits(bits[0::2]), pack_bits(bits[1::2])
+        right += int((nearest(first, second).index[:, 0] == np.arange(len(first))).sum())
+        total += len(first)
+        ones.append(bits)
+    model.train()
+    bias = np.abs(np.concatenate(ones).mean(axis=0) - 0.5).mean()
+    return {"accuracy": right / total, "bit_bias": float(bias)}
+
+
+def train(
+    data_folder: Path,
+    output: Path,
+    config: MetricConfig,
+    *,
+    resume: bool = False,
+    initial: str | None = None,
+    command: str = "",
+) -> dict[str, float]:
+    """Train a compact network on a set of pairs and write ``model.safetensors`` into ``output``.
+
+    Args:
+        data_folder: what ``bindesc patches build`` made.
+        output: folder of the run.
+        config: see :class:`MetricConfig`; a resumed run must be given the same.
+        resume: go on from the checkpoint in ``output``.
+        initial: name or path of a model to start from.
+        command: the command line, for the model's manifest.
+
+    Returns:
+        The last validation.
+
+    Raises:
+        FileNotFoundError, FileExistsError: see :func:`open_pairs` and :class:`Run`.
+        ValueError: the checkpoint or ``initial`` is of another configuration.
+        FloatingPointError: the loss is not finite; the last checkpoint stays.
+    """
+    data = open_pairs(data_folder)
+    training, held_out = split_groups(data, config.held_out_every)
+    if not (len(training) and len(held_out)):
+        raise ValueError(f"{data_folder}: needs {config.held_out_every} photos, to hold one out")
+    run = Run(output, resume=resume)
+    torch.manual_seed(config.seed)
+    model = CompactNet(config.model).to(memory_format=torch.channels_last)
+    if initial is not None:
+        load_weights(model, initial)
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
+    step = 0
+    if resume:
+        step = _restore(run.load(), config, model, optimiser)
+
+    def state() -> dict[str, Any]:
+        return {
+            "step": step,
+            "config": asdict(config),
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+
+    model.train()
+    scores: dict[str, float] = {}
+    average = 0.0
+    bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
+    while step < config.steps and not run.stopping:
+        patches, negative = draw_batch(data, training, config, step)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        loss = _loss(model, patches, negative, config, step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        step += 1
+        average = loss.item() if average == 0 else 0.98 * average + 0.02 * loss.item()
+        bar.update()
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{average:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()})
+        if run.save_is_due or step == config.steps:
+            scores = validate(model, data, held_out)
+            run.log(step, loss=average, **scores)
+            run.save(state())
+    bar.close()
+    save_model(output / WEIGHTS, model, command=command)
+    return scores
+
+
+def _loss(
+    model: CompactNet,
+    patches: NDArray[np.uint8],
+    negative: NDArray[np.bool_],
+    config: MetricConfig,
+    step: int,
+) -> Tensor:
+    # First all first patches, then all second ones.
+    images = torch.from_numpy(np.ascontiguousarray(patches.swapaxes(0, 1))).float()
+    images = images.reshape(-1, 1, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        activations = model(images)
+    start, end = config.sharpness
+    sharpness = start + (end - start) * step / config.steps
+    codes = relax_bits(activations.float(), sharpness)
+    first, second = codes.chunk(2)
+    return hardest_triplet(first, second, torch.from_numpy(negative), config.margin)
+
+
+def _restore(
+    state: dict[str, Any], config: MetricConfig, model: CompactNet, optimiser: torch.optim.Optimizer
+) -> int:
+    if state["config"] != asdict(config):
+        raise ValueError(
+            "the checkpoint was made with another configuration; give the same options"
+        )
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])

@@ -1,0 +1,103 @@
+"""What training loops share: a folder with a log, curves and checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import atomic_path
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+CURVES = "curves.png"
+
+
+class Run:
+    """A training run in a folder: log lines, curves, atomic checkpoints and a clean stop.
+
+    SIGTERM and SIGINT set :attr:`stopping`; the loop then saves and leaves.
+
+    Args:
+        folder: made if missing.
+        resume: go on from the folder's checkpoint; otherwise a folder with one is refused.
+        seconds_between_saves: a checkpoint is due when this has passed since the last.
+
+    Raises:
+        FileExistsError: there is a checkpoint and ``resume`` is false.
+        FileNotFoundError: ``resume`` is true and there is none.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool, seconds_between_saves: float = 120.0):
+        self.folder = folder
+        self.stopping = False
+        self._pause = seconds_between_saves
+        self._saved = time.monotonic()
+        path = folder / CHECKPOINT
+        if resume and not path.is_file():
+            raise FileNotFoundError(f"{path}: no checkpoint to resume from")
+        if not resume and path.exists():
+            raise FileExistsError(
+                f"{path}: a run is here already; add --resume, or choose a folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (folder / LOG).unlink(missing_ok=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: Any) -> None:
+        self.stopping = True
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether the time between saves has passed, or the run was told to stop."""
+        return self.stopping or time.monotonic() - self._saved > self._pause
+
+    def load(self) -> dict[str, Any]:
+        """The last checkpoint, on the CPU; log lines that came after it are dropped."""
+        state = torch.load(self.folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        kept = [line for line in self.read_log() if line["step"] <= state["step"]]
+        with atomic_path(self.folder / LOG) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the checkpoint (``state["step"]`` says how far it is) and redraw the curves."""
+        with atomic_path(self.folder / CHECKPOINT) as path:
+            torch.save(state, path)
+        self.draw_curves()
+        self._saved = time.monotonic()
+
+    def log(self, step: int, **values: float) -> None:
+        """Append one line to the log."""
+        with (self.folder / LOG).open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def read_log(self) -> list[dict[str, float]]:
+        """All log lines so far."""
+        path = self.folder / LOG
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def draw_curves(self) -> None:
+        """Plot every logged value against the step. Without matplotlib there is no plot."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            return
+        lines = self.read_log()
+        names = list(dict.fromkeys(key for line in lines for key in line if key != "step"))
+        if not names:
+            return
+        figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            axes.plot(*zip(*points, strict=True))
+            axes.set(title=name, xlabel="step")
+            axes.grid(alpha=0.3)
+        with atomic_path(self.folder / CURVES) as path:
+            figure.savefig(path, format="png", dpi=80)

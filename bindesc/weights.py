@@ -1,0 +1,277 @@
+"""Model files: one safetensors file that carries its own manifest, checked on every load.
+
+The manifest (architecture, configuration, training command, golden output, sha256) stands in the
+file's metadata. The sha256 covers the manifest and every tensor, so that a file with any changed
+byte is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import atomic_path
+from .packing import pack_bits
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SUFFIX = ".safetensors"
+_FOLDER = Path(__file__).parent / "weights"
+_FORMAT = 1
+_GOLDEN_CANDIDATES = 64
+_GOLDEN_CLEARANCE = 1e-3
+
+
+class WeightsError(ValueError):
+    """A model file that cannot be used; the text names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model file says about itself.
+
+    Attributes:
+        name: of the model.
+        architecture: a key of :data:`ARCHITECTURES`.
+        config: the fields of the architecture's configuration.
+        command: the command that trained it.
+        golden: what the model must output: ``patches``, indices into :func:`golden_patches`, and
+            ``codes``, their codes in hexadecimal.
+        format: version of this layout.
+        sha256: over all other fields and all tensors.
+    """
+
+    name: str
+    architecture: str
+    config: dict[str, Any]
+    command: str
+    golden: dict[str, Any]
+    format: int
+    sha256: str
+
+
+def list_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*" + SUFFIX))
+
+
+def model_path(model: str | os.PathLike[str]) -> Path:
+    """The file of a shipped model's name, or of a path.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    path = Path(model)
+    if path.suffix != SUFFIX:
+        if str(model) not in list_models():
+            names = ", ".join(list_models()) or "none"
+            raise WeightsError(
+                f"model: {str(model)!r} is neither a shipped model ({names}) nor a {SUFFIX} file"
+            )
+        path = _FOLDER / (str(model) + SUFFIX)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such model file")
+    return path
+
+
+def read_model(
+    model: str | os.PathLike[str],
+) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Read a model file and check its sha256.
+
+    Args:
+        model: name of a shipped model, or path of a ``.safetensors`` file.
+
+    Returns:
+        The manifest and the tensors by name, float16 or float32 as stored.
+
+    Raises:
+        WeightsError: no such model, not a bindesc model file, or it was changed or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = model_path(model)
+    data = path.read_bytes()
+    try:
+        tensors = load(data)
+        values = json.loads(_metadata(data)["bindesc"])
+        manifest = Manifest(**values)
+    except (SafetensorError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise WeightsError(f"{path}: not a bindesc model, or damaged ({error})") from None
+    expected = _digest({k: v for k, v in values.items() if k != "sha256"}, tensors)
+    if manifest.sha256 != expected:
+        raise WeightsError(
+            f"{path}: sha256 is {expected}, the manifest says {manifest.sha256}: "
+            "the file was changed or damaged"
+        )
+    if manifest.format != _FORMAT:
+        raise WeightsError(f"{path}: format {manifest.format}, this version reads {_FORMAT}")
+    return manifest, tensors
+
+
+def load_model(model: str | os.PathLike[str]) -> tuple[nn.Module, Manifest]:
+    """Build the network of a model file and load its weights, strictly.
+
+    Returns:
+        The network in evaluation mode, float32 on the CPU, and the manifest.
+
+    Raises:
+        WeightsError: see :func:`read_model`; or the tensors do not fit the architecture.
+    """
+    import torch
+
+    manifest, tensors = read_model(model)
+    try:
+        network = build_network(manifest.architecture, manifest.config)
+        state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+        network.load_state_dict(state, strict=True)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{model}: the tensors do not fit the architecture ({error})") from None
+    return network.eval(), manifest
+
+
+def load_weights(network: nn.Module, model: str | os.PathLike[str]) -> None:
+    """Copy a model file's weights into a network of the same architecture and configuration.
+
+    Raises:
+        WeightsError: see :func:`load_model`; or the configurations differ.
+    """
+    source, manifest = load_model(model)
+    architecture, config = describe_network(network)
+    # Through JSON, as the manifest went: tuples become lists.
+    if (manifest.architecture, manifest.config) != (architecture, json.loads(json.dumps(config))):
+        raise WeightsError(
+            f"{model}: is {manifest.architecture} {manifest.config}, wanted {architecture} {config}"
+        )
+    network.load_state_dict(source.state_dict())
+
+
+def save_model(
+    path: Path, network: nn.Module, *, name: str | None = None, command: str = ""
+) -> Manifest:
+    """Write a network as a model file, atomically.
+
+    Weights are stored as float16, one-dimensional tensors (batch normalisation) as float32.
+
+    Args:
+        path: ends in ``.safetensors``.
+        network: of one of the :data:`ARCHITECTURES`.
+        name: of the model; by default the file's stem.
+        command: the command that trained it.
+    """
+    import torch
+    from safetensors.numpy import save
+
+    if path.suffix != SUFFIX:
+        raise ValueError(f"path: a model file ends in {SUFFIX}, got {path}")
+    architecture, config = describe_network(network)
+    tensors = {
+        key: np.ascontiguousarray(value.detach().cpu().numpy()).astype(
+            np.float16 if value.ndim > 1 else np.float32
+        )
+        for key, value in network.state_dict().items()
+    }
+    stored = build_network(architecture, config)
+    stored.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
+    values = {
+        "name": name or path.stem,
+        "architecture": architecture,
+        "config": json.loads(json.dumps(config)),
+        "command": command,
+        "golden": _golden_output(stored.eval()),
+        "format": _FORMAT,
+    }
+    values["sha256"] = _digest(values, tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(tensors, {"bindesc": json.dumps(values)}))
+    return Manifest(**values)
+
+
+def golden_patches() -> NDArray[np.uint8]:
+    """Fixed synthetic patches, ``(64, 32, 32)`` uint8: box-blurred noise, made of integers only."""
+    raw = np.random.PCG64(0).random_raw(_GOLDEN_CANDIDATES * 40 * 40 // 8)
+    noise = np.frombuffer(raw.astype("<u8").tobytes(), np.uint8).reshape(-1, 40, 40).astype(int)
+    for axis in (1, 2):
+        total = np.cumsum(noise, axis=axis)
+        upper = np.take(total, np.arange(8, 40), axis=axis)
+        noise = upper - np.take(total, np.arange(0, 32), axis=axis)
+    return np.clip((noise // 64 - 128) * 4 + 128, 0, 255).astype(np.uint8)
+
+
+def golden_codes(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The golden patches of a model, ``(G, 32, 32)`` uint8, and the codes it must give them."""
+    codes = np.frombuffer(bytes.fromhex(manifest.golden["codes"]), np.uint8)
+    chosen = manifest.golden["patches"]
+    return golden_patches()[chosen], codes.reshape(len(chosen), -1)
+
+
+def _golden_output(network: nn.Module) -> dict[str, Any]:
+    """Codes of those patches whose every activation is clear of zero.
+
+    Rounding differs between processors by far less than the clearance, so that these codes are
+    the same on all of them.
+    """
+    import torch
+
+    with torch.no_grad():
+        patches = torch.from_numpy(golden_patches()).float()[:, None]
+        activations = network(patches).numpy()
+    clear = np.flatnonzero((np.abs(activations) > _GOLDEN_CLEARANCE).all(axis=1))
+    return {"patches": clear.tolist(), "codes": pack_bits(activations[clear] >= 0).tobytes().hex()}
+
+
+def _architectures() -> dict[str, tuple[type, type]]:
+    """Name to configuration and network; imported late, because the networks need torch."""
+    from .models.compact import CompactConfig, CompactNet
+
+    return {"compact": (CompactConfig, CompactNet)}
+
+
+def build_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
+    """An untrained network from a manifest's two fields.
+
+    Raises:
+        KeyError: unknown architecture.
+        TypeError: the configuration has other fields.
+    """
+    config_type, network_type = _architectures()[architecture]
+    known = {f.name for f in fields(config_type)}
+    if known != set(config):
+        raise TypeError(f"configuration: fields {sorted(config)}, expected {sorted(known)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return network_type(config_type(**values))
+
+
+def describe_network(network: Any) -> tuple[str, dict[str, Any]]:
+    """The two fields of a manifest that :func:`build_network` takes."""
+    for name, (_, network_type) in _architectures().items():
+        if isinstance(network, network_type):
+            return name, asdict(network.config)
+    raise TypeError(f"network: {type(network).__name__} is no architecture of bindesc")
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: a length, then JSON."""
+    (length,) = struct.unpack_from("<Q", data)
+    return json.loads(data[8 : 8 + length]).get("__metadata__", {})
+
+
+def _digest(values: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
