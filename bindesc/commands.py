@@ -25,7 +25,9 @@ _MODEL_NAMES = {"H": "homography", "F": "fundamental matrix"}
 
 def run_match(args: Namespace) -> int:
     """``bindesc match``."""
-    for path in (args.out, args.npz, args.json):
+    if not args.no_viz:
+        viz.check_picture_path(args.out)
+    for path in (args.npz, args.json):
         if path is not None and str(path) != "-":
             check_writable(path)
     image0, image1 = read_image(args.image0), read_image(args.image1)
@@ -103,7 +105,7 @@ def run_extract(args: Namespace) -> int:
 def run_demo(args: Namespace) -> int:
     """``bindesc demo``."""
     extractors = {
-        f"bindesc {args.model}": lambda: _extractor(args, "bindesc"),
+        f"bindesc {Path(args.model).stem}": lambda: _extractor(args, "bindesc"),
         "orb": lambda: _extractor(args, "orb"),
     }
     results = demo.run_demo(args.out, extractors)

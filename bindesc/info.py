@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from . import __version__, weights
+from . import __version__, _cpu, cuda, weights
 from .opencv_descriptors import OPENCV_DESCRIPTORS, OpenCVFeatures
 
 _PACKAGES = ("numpy", "scipy", "torch", "safetensors", "h5py", "scikit-image")
@@ -28,6 +28,7 @@ def collect() -> dict[str, Any]:
             **{name: _version(name) for name in _PACKAGES},
         },
         "models": {name: _model(name) for name in weights.list_models()},
+        "matcher": _matcher(),
         "opencv descriptors": {name: _descriptor(name) for name in OPENCV_DESCRIPTORS},
     }
 
@@ -54,6 +55,14 @@ def _model(name: str) -> str:
         return str(error)
     kibibytes = weights.model_path(name).stat().st_size / 1024
     return f"sha256 {manifest.sha256} (checked), {kibibytes:.0f} KiB"
+
+
+def _matcher() -> dict[str, str]:
+    entries = {"cuda": cuda.status().text.removeprefix("CUDA: ")}
+    for name, runs in _cpu.isas().items():
+        unused = "usable" if runs else "compiled, but this processor lacks it"
+        entries[name] = "in use" if name == _cpu.isa() else unused
+    return entries
 
 
 def _descriptor(name: str) -> str:

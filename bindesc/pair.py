@@ -37,12 +37,23 @@ class Filters:
         ratio: keep if the nearest is nearer than ``ratio`` times the second nearest.
         margin: keep if the second nearest is at least this much farther.
         max_distance: keep if the distance is at most this.
+
+    Raises:
+        ValueError: a filter is out of range.
     """
 
     mutual: bool = True
     ratio: float | None = None
     margin: int | None = None
     max_distance: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio: expected above 0 and at most 1, got {self.ratio}")
+        for name in ("margin", "max_distance"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name}: expected at least 0, got {value}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import atomic_path
+from .files import atomic_path, check_writable
 
 MAX_WIDTH = 2400
 """Wider pictures are scaled down to this many pixels."""
@@ -70,16 +71,27 @@ def draw_matches(
     return np.vstack([picture, _caption(caption, width)])
 
 
+def check_picture_path(path: Path) -> None:
+    """Find out before the work is done whether a picture can be written.
+
+    Raises:
+        ValueError: the suffix is no image format that OpenCV writes.
+        OSError: see :func:`bindesc.files.check_writable`.
+    """
+    check_writable(path)
+    if not cv2.haveImageWriter(os.fspath(path)):
+        raise ValueError(f"{path}: no image format has this suffix; use .png")
+
+
 def save_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8]) -> None:
     """Write a picture; the suffix of ``path`` chooses the format.
 
     Raises:
-        ValueError: the suffix is no image format that OpenCV writes.
+        ValueError: see :func:`check_picture_path`.
         OSError: the file cannot be written; nothing is left of it.
     """
+    check_picture_path(Path(path))
     with atomic_path(path) as temporary:
-        if not cv2.haveImageWriter(os.fspath(temporary)):
-            raise ValueError(f"{path}: no image format has this suffix; use .png")
         if not cv2.imwrite(os.fspath(temporary), picture):
             raise OSError(f"cannot write {path}")
 

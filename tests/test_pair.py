@@ -103,3 +103,9 @@ def test_results_of_a_shrunken_image_are_in_original_pixels() -> None:
     ratio = shrunken.size[pair.matches.pairs[:, 1]] / full.size[pair.matches.pairs[:, 0]]
     assert np.median(ratio) == pytest.approx(4)
     assert extract_resized(extractor, image, long_side=5000).image_size == (1280, 960)
+
+
+@pytest.mark.parametrize("filters", [{"ratio": 0}, {"ratio": 1.1}, {"margin": -1}])
+def test_filters_are_checked(filters: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(filters))}: expected "):
+        Filters(**filters)  # type: ignore[arg-type]
