@@ -1,6 +1,6 @@
 // Stands in for CUDA's header of the same name: the part of the language and of the runtime that the
 // matcher uses, on the CPU. There are two devices; both are host memory. SIMT_FAIL=<function> makes
-// that runtime function fail, for tests of the error paths.
+// the next call of that runtime function fail, for tests of the error paths.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
@@ -97,7 +97,9 @@ inline int& current_device() {
 
 inline cudaError_t outcome(const char* function) {
   const char* failing = std::getenv("SIMT_FAIL");
-  return failing && !std::strcmp(failing, function) ? cudaErrorUnknown : cudaSuccess;
+  if (!failing || std::strcmp(failing, function)) return cudaSuccess;
+  unsetenv("SIMT_FAIL");
+  return cudaErrorUnknown;
 }
 
 }  // namespace simt
