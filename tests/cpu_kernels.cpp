@@ -1,0 +1,116 @@
+// Runs every usable kernel against a plain double loop, for the sanitizers (test_cpu_kernels.py).
+// Exits with 1 and says what differed, or prints the kernels that ran.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <tuple>
+
+#include "cpu_kernels.h"
+#include "hamming.h"
+
+namespace {
+
+using namespace bindesc;
+
+constexpr int kK = 5;
+
+struct Expected {
+  std::vector<int32_t> index, column_index;
+  std::vector<uint16_t> distance, column_distance;
+};
+
+int hamming(const uint8_t* a, const uint8_t* b, int bytes) {
+  int sum = 0;
+  for (int i = 0; i < bytes; ++i) {
+    for (int x = a[i] ^ b[i]; x; x &= x - 1) ++sum;
+  }
+  return sum;
+}
+
+Expected plain_loop(Codes query, Codes train, int k) {
+  const auto n = static_cast<size_t>(query.rows), m = static_cast<size_t>(train.rows);
+  const auto width = static_cast<size_t>(k);
+  Expected out{std::vector<int32_t>(n * width, kNoIndex), std::vector<int32_t>(m, kNoIndex),
+               std::vector<uint16_t>(n * width, kNoDistance),
+               std::vector<uint16_t>(m, kNoDistance)};
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < m; ++j) {
+      int32_t index = static_cast<int32_t>(j);
+      auto d = static_cast<uint16_t>(hamming(query.data + i * static_cast<size_t>(query.bytes),
+                                             train.data + j * static_cast<size_t>(train.bytes),
+                                             query.bytes));
+      if (d < out.column_distance[j]) {
+        out.column_distance[j] = d;
+        out.column_index[j] = static_cast<int32_t>(i);
+      }
+      for (size_t rank = i * width; rank < (i + 1) * width; ++rank) {
+        if (std::tie(d, index) < std::tie(out.distance[rank], out.index[rank])) {
+          std::swap(d, out.distance[rank]);
+          std::swap(index, out.index[rank]);
+        }
+      }
+    }
+  }
+  return out;
+}
+
+void require(bool good, const Kernel& kernel, const char* what, int bytes, size_t n, size_t m) {
+  if (good) return;
+  std::printf("%s: %s differs at %d bytes, %zu x %zu\n", kernel.name, what, bytes, n, m);
+  std::exit(1);
+}
+
+void check(const Kernel& kernel, int bytes, size_t n, size_t m, std::mt19937& random) {
+  std::vector<uint8_t> queries(n * static_cast<size_t>(bytes)),
+      trains(m * static_cast<size_t>(bytes));
+  for (uint8_t& byte : queries) byte = static_cast<uint8_t>(random() & 3);  // few values: many ties
+  for (uint8_t& byte : trains) byte = static_cast<uint8_t>(random() & 3);
+  const Codes query{queries.data(), static_cast<int64_t>(n), bytes};
+  const Codes train{trains.data(), static_cast<int64_t>(m), bytes};
+  Stop stop([] { return false; });
+  for (int k : {1, 2, kK}) {
+    const Expected expected = plain_loop(query, train, k);
+    Expected found{std::vector<int32_t>(expected.index.size()), std::vector<int32_t>(m),
+                   std::vector<uint16_t>(expected.index.size()), std::vector<uint16_t>(m)};
+    require(nearest(kernel, query, train, k, 3, stop,
+                    {found.index.data(), found.distance.data(), found.column_index.data(),
+                     found.column_distance.data()}),
+            kernel, "finishing", bytes, n, m);
+    require(found.index == expected.index, kernel, "index", bytes, n, m);
+    require(found.distance == expected.distance, kernel, "distance", bytes, n, m);
+    require(found.column_index == expected.column_index, kernel, "column index", bytes, n, m);
+    require(found.column_distance == expected.column_distance, kernel, "column distance", bytes, n,
+            m);
+  }
+  Neighbours near;
+  require(radius(kernel, query, train, 2 * bytes, 3, stop, near), kernel, "finishing", bytes, n, m);
+  for (size_t i = 0; i < n; ++i) {
+    size_t count = 0;
+    for (size_t j = 0; j < m; ++j) {
+      count += hamming(&queries[i * static_cast<size_t>(bytes)],
+                       &trains[j * static_cast<size_t>(bytes)], bytes) <= 2 * bytes;
+    }
+    require(near.offsets[i + 1] - near.offsets[i] == static_cast<int64_t>(count), kernel,
+            "radius count", bytes, n, m);
+  }
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(1);
+  for (const Isa& isa : isas()) {
+    if (!isa.usable) continue;
+    setenv("BINDESC_ISA", isa.name.c_str(), 1);
+    const Kernel& kernel = choose_kernel();
+    for (int bytes : {1, 2, 8, 16, 31, 32, 64}) {
+      for (auto [n, m] : {std::pair<size_t, size_t>{0, 3}, {3, 0}, {1, 1}, {65, 33}, {131, 97}}) {
+        check(kernel, bytes, n, m, random);
+      }
+    }
+    // Enough pairs for more than one thread, and more than one run of blocks.
+    check(kernel, 8, 200, 4200, random);
+    std::printf("%s ok\n", kernel.name);
+  }
+}
