@@ -17,6 +17,7 @@ MAX_PIXELS = 2**28
 """Files that promise more pixels (268 million) are refused before they are decoded."""
 
 _MIN_GREY_LEVELS = 32
+_LOGGING: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.8 has its functions at the top
 _LOG_LEVEL = threading.Lock()  # OpenCV's log level belongs to the whole process
 
 
@@ -153,14 +154,14 @@ def _reason(error: OSError) -> str:
 def _decode(data: bytes, name: str) -> NDArray[Any]:
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # this pair applies the EXIF orientation
     with _LOG_LEVEL:
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(0)  # the error below says it, in one line
+        level = _LOGGING.getLogLevel()
+        _LOGGING.setLogLevel(0)  # the error below says it, in one line
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
             raise ImageError(f"{name} cannot be decoded ({error.err})") from None
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            _LOGGING.setLogLevel(level)
     if pixels is None:
         raise ImageError(f"{name} is damaged, or this OpenCV cannot decode it")
     return pixels
