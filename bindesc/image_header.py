@@ -119,17 +119,36 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _bmp(data: bytes) -> tuple[int, int]:
+    """Read the header and, where the rows are not compressed, expect all of them."""
     if _uint(data, 14, 4, "little") == 12:  # the OS/2 header
-        return _uint(data, 18, 2, "little"), _uint(data, 20, 2, "little")
-    height = int.from_bytes(data[22:26], "little", signed=True)
-    return _uint(data, 18, 4, "little"), abs(height)
+        width, height, bits = (_uint(data, start, 2, "little") for start in (18, 20, 24))
+        compression = 0
+    else:
+        width, bits = _uint(data, 18, 4, "little"), _uint(data, 28, 2, "little")
+        height = abs(int.from_bytes(data[22:26], "little", signed=True))
+        compression = _uint(data, 30, 4, "little")
+    row = (width * bits + 31) // 32 * 4
+    if compression == 0 and len(data) < _uint(data, 10, 4, "little") + row * height:
+        raise IndexError
+    return width, height
 
 
 def _pnm(data: bytes) -> tuple[int, int]:
-    fields = re.match(rb"P[1-6](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)", data)
+    """Read the header and, in the binary variants P4 to P6, expect all rows."""
+    gap = rb"(?:\s|#[^\n]*\n)+"
+    fields = re.match(rb"P([1-6])%b(\d+)%b(\d+)(?:%b(\d+))?" % (gap, gap, gap), data)
     if fields is None:
         raise HeaderError("damaged PNM header")
-    return int(fields[1]), int(fields[2])
+    kind, width, height = (int(field) for field in fields.group(1, 2, 3))
+    if kind == 4:
+        size = (width + 7) // 8 * height
+    else:
+        sample = 2 if int(fields[4] or 0) > 255 else 1
+        size = width * height * sample * {5: 1, 6: 3}.get(kind, 0)
+    header = fields.end(3) if kind == 4 else fields.end()
+    if len(data) < header + 1 + size:
+        raise IndexError
+    return width, height
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
