@@ -4,6 +4,9 @@ from pathlib import Path
 import nanobind
 from setuptools import Extension, setup
 
+sys.path.insert(0, str(Path(__file__).parent / "cuda_ext"))
+from build_cuda import BuildWithCuda, cuda_extension
+
 NANOBIND = Path(nanobind.include_dir()).parent
 
 
@@ -25,7 +28,8 @@ def cpu_extension() -> Extension:
 
 
 setup(
-    ext_modules=[cpu_extension()],
+    ext_modules=[cpu_extension(), cuda_extension()],
+    cmdclass={"build_ext": BuildWithCuda},
     name="bindesc",
     version="0.1.0",
     packages=["bindesc", "bindesc.models", "bindesc.training"],
