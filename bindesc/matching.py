@@ -70,7 +70,8 @@ def match(
             loaded, else every core. The result does not depend on it.
 
     Returns:
-        The matches, in ascending query order.
+        The matches, in ascending query order; for device arrays a
+        :class:`bindesc.cuda.DeviceMatches`, which has the same fields on the device.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -85,7 +86,8 @@ def match(
     if _on_device("d1", d1, "d2", d2):
         from . import cuda
 
-        return cuda.match(d1, d2, **options)
+        found: Any = cuda.match(d1, d2, **options)
+        return found
     query, train = _codes("d1", d1, "d2", d2)
     threads = _threads(num_threads)
     return Matches(*_cpu.match(query, train, **_filters(**options), threads=threads))
@@ -103,7 +105,7 @@ def match_pairs(
     """Match many pairs of images, as :func:`match` does one.
 
     Args:
-        pairs: ``(d1, d2)`` of each pair of images.
+        pairs: ``(d1, d2)`` of each pair of images; all in host memory or all on one device.
         mutual: see :func:`match`, as for every other option.
         ratio: see :func:`match`.
         margin: see :func:`match`.
@@ -115,18 +117,22 @@ def match_pairs(
     """
     options = _options(mutual, ratio, margin, max_distance)
     threads = _threads(num_threads)
-    on_device, host = False, []
-    pairs = list(pairs)
+    on_device, host = [], []
     for number, (d1, d2) in enumerate(pairs):
         names = f"pairs[{number}][0]", f"pairs[{number}][1]"
         if _on_device(names[0], d1, names[1], d2):
-            on_device = True
+            on_device.append((d1, d2))
         else:
             host.append(_codes(names[0], d1, names[1], d2))
-    if on_device:
-        return [match(d1, d2, **options, num_threads=threads) for d1, d2 in pairs]
-    found = _cpu.match_pairs(host, **_filters(**options), threads=threads)
-    return [Matches(*matches) for matches in found]
+    if not on_device:
+        found = _cpu.match_pairs(host, **_filters(**options), threads=threads)
+        return [Matches(*matches) for matches in found]
+    if host:
+        raise ValueError("pairs: some are in host memory and some on a device")
+    from . import cuda
+
+    device_found: Any = cuda.match_pairs(on_device, **options)
+    return device_found
 
 
 def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) -> Nearest:

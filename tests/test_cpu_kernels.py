@@ -1,0 +1,53 @@
+"""The C++ kernels against a plain loop, under the sanitizers and on another processor."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(map(str, (ROOT / "cuda_ext").glob("cpu_*.cpp")))
+DRIVER = str(ROOT / "tests" / "cpu_kernels.cpp")
+
+
+def build(compiler, out, *flags):
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    command = [compiler, "-std=c++17", *warnings, *flags, f"-I{ROOT / 'cuda_ext'}", "-pthread"]
+    done = subprocess.run([*command, *SOURCES, DRIVER, "-o", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_sanitizers(tmp_path, sanitizer):
+    flags = "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"
+    assert "scalar ok" in run(build("g++", tmp_path / "driver", *flags))
+
+
+def test_neon_in_an_emulator(tmp_path):
+    driver = build("aarch64-linux-gnu-g++", tmp_path / "driver", "-O2", "-static")
+    if not shutil.which("qemu-aarch64-static"):
+        pytest.skip("compiled, not run: no qemu-aarch64-static")
+    assert "neon ok" in run("qemu-aarch64-static", driver)
+
+
+def test_kernels_share_no_inline_function(tmp_path):
+    """Else the linker might keep the copy that needs instructions this processor lacks."""
+    for isa in ("avx2", "avx512"):
+        out = tmp_path / f"{isa}.o"
+        source = str(ROOT / "cuda_ext" / f"cpu_{isa}.cpp")
+        run("g++", "-std=c++17", "-O0", "-c", source, "-o", str(out))
+        symbols = run("nm", "-C", str(out))
+        assert f"k{isa.capitalize()}" in symbols
+        assert [line for line in symbols.splitlines() if " W " in line] == []
