@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from .patches import extract_patches
 
@@ -35,11 +34,11 @@ def create_detector(name: str, nfeatures: int) -> Any:
     if name not in SCALE_FACTORS:
         raise ValueError(f"detector: {name!r} is none of {', '.join(SCALE_FACTORS)}")
     if name == "orb":
-        return cv2.ORB_create(nfeatures=nfeatures)
+        return cv2.ORB.create(nfeatures=nfeatures)
     if name == "sift":
-        return cv2.SIFT_create(nfeatures=nfeatures)
+        return cv2.SIFT.create(nfeatures=nfeatures)
     if name == "fast":
-        return cv2.FastFeatureDetector_create()
+        return cv2.FastFeatureDetector.create()
     class_name = {"agast": "AgastFeatureDetector"}.get(name, name.upper())
     # OpenCV 5 moved AGAST, AKAZE, KAZE and BRISK to the xfeatures2d module.
     for module in (cv2, getattr(cv2, "xfeatures2d", None)):
@@ -114,8 +113,10 @@ def suppression_radius(xy: NDArray[np.float32]) -> NDArray[np.float64]:
     asks a tree of the first half, then both halves do the same among themselves; small spans
     compare all pairs.
     """
+    from scipy.spatial import cKDTree
+
     radius = np.full(len(xy), np.inf)
-    spans = [(0, len(xy))]
+    spans = [(0, len(xy))] if len(xy) else []
     while spans:
         start, end = spans.pop()
         if end - start <= 128:

@@ -160,6 +160,8 @@ class BinDesc:
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
         """Detect and describe several images of any sizes, with one run of the network."""
+        if not len(images):
+            return []
         masks = _as_many(masks, images, "masks")
         grays = [to_gray(image) for image in images]
         found = [
@@ -169,12 +171,14 @@ class BinDesc:
         cut = [self._cut(gray, *arrays[:3]) for gray, arrays in zip(grays, found, strict=True)]
         codes = self.describe(np.concatenate([patches for patches, _ in cut]))
         ends = np.cumsum([len(kept) for _, kept in cut])
-        return [
-            Features(*(array[kept] for array in arrays), part, gray.shape[::-1])
-            for gray, arrays, (_, kept), part in zip(
-                grays, found, cut, np.split(codes, ends[:-1]), strict=True
-            )
-        ]
+        features = []
+        for gray, arrays, (_, kept), part in zip(
+            grays, found, cut, np.split(codes, ends[:-1]), strict=True
+        ):
+            xy, size, angle, response = (array[kept] for array in arrays)
+            height, width = gray.shape
+            features.append(Features(xy, size, angle, response, part, (width, height)))
+        return features
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
         """``(N, 32, 32)`` uint8 grey patches to ``(N, descriptorSize())`` uint8 codes."""
@@ -288,6 +292,8 @@ class BinDesc:
         return asdict(self.settings)
 
     def _detect(self, gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> KeyPoints:
+        if min(gray.shape) < 2:
+            return ()  # ORB's pyramid cannot shrink a line of pixels
         keypoints = self._detector.detect(gray, mask)
         if len(keypoints) > self.settings.nfeatures:
             xy, _, _, response = to_arrays(keypoints)

@@ -108,7 +108,7 @@ def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> N
     )
     at = affine @ corners  # (N, 2, 4)
     highest = np.array([[shape[1] - 1], [shape[0] - 1]])
-    return ((at >= 0) & (at <= highest)).all(axis=(1, 2))
+    return np.asarray(((at >= 0) & (at <= highest)).all(axis=(1, 2)))
 
 
 def _sample(image: NDArray, affine: NDArray[np.float32], side: int) -> NDArray:

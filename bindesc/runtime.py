@@ -32,13 +32,14 @@ class Runtime:
     def __init__(self, model: str | os.PathLike[str], device: str = "cpu"):
         import torch
 
-        from .models.compact import fold_batch_norm
+        from .models.compact import CompactNet, fold_batch_norm
 
         network, manifest = load_model(model)
         self.manifest: Manifest = manifest
         self.device = torch.device(device)
-        folded = fold_batch_norm(network).to(self.device)
-        self._network = folded.to(memory_format=torch.channels_last)
+        assert isinstance(network, CompactNet)
+        self._network = fold_batch_norm(network).to(self.device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def descriptor_bytes(self) -> int:

@@ -232,7 +232,7 @@ def _golden_output(network: nn.Module) -> dict[str, Any]:
     return {"patches": clear.tolist(), "codes": pack_bits(activations[clear] >= 0).tobytes().hex()}
 
 
-def _architectures() -> dict[str, tuple[type, type]]:
+def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
     from .models.compact import CompactConfig, CompactNet
 

@@ -21,6 +21,11 @@ def textured(height: int = 240, width: int = 320, seed: int = 0) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), 0.8)
 
 
+def textured_gray(height: int = 240, width: int = 320, seed: int = 0) -> np.ndarray:
+    """The same in grey, (H, W) uint8."""
+    return cv2.cvtColor(textured(height, width, seed), cv2.COLOR_BGR2GRAY)
+
+
 def shifted(image: np.ndarray, dx: int, dy: int) -> np.ndarray:
     """The image moved right and down, mirrored into the gap."""
     motion = np.array([[1.0, 0, dx], [0, 1, dy]])

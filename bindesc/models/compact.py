@@ -73,7 +73,9 @@ def fold_batch_norm(model: CompactNet) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in model.layers:
         if isinstance(layer, nn.BatchNorm2d):
-            folded[-1] = nn.utils.fusion.fuse_conv_bn_eval(folded[-1].eval(), layer.eval())
+            convolution = folded[-1]
+            assert isinstance(convolution, nn.Conv2d)
+            folded[-1] = nn.utils.fusion.fuse_conv_bn_eval(convolution.eval(), layer.eval())
         else:
             folded.append(layer)
     return nn.Sequential(*folded).eval()

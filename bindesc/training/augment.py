@@ -65,17 +65,21 @@ def relight(rng: np.random.Generator, image: Image, strength: float) -> Image:
     gamma = np.exp(strength * rng.normal(0, 0.5))
     if rng.random() < 0.7:
         gamma = gamma * np.exp(
-            strength * 0.5 * _smooth_field(rng, height, width, rng.integers(2, 9))
+            strength * 0.5 * _smooth_field(rng, height, width, int(rng.integers(2, 9)))
         )
     value = value**gamma
     light = np.full(image.shape, np.exp(strength * rng.normal(-0.2, 0.5)), np.float32)
     if rng.random() < 0.7:
-        light *= np.exp(strength * 0.9 * _smooth_field(rng, height, width, rng.integers(2, 13)))
+        light *= np.exp(
+            strength * 0.9 * _smooth_field(rng, height, width, int(rng.integers(2, 13)))
+        )
     if rng.random() < 0.5 * strength:
         _hard_shadows(rng, light)
     value *= light
     if rng.random() < 0.3 * strength:  # haze, reflections
-        value += 0.3 * strength * (1 + _smooth_field(rng, height, width, rng.integers(2, 6))) / 2
+        value += (
+            0.3 * strength * (1 + _smooth_field(rng, height, width, int(rng.integers(2, 6)))) / 2
+        )
     contrast = np.exp(strength * rng.normal(0, 0.25))
     value = (value - value.mean()) * contrast + value.mean()
     return np.clip(value * 256, 0, 255).astype(np.uint8)
@@ -108,5 +112,5 @@ def degrade(rng: np.random.Generator, image: Image, strength: float) -> Image:
     if rng.random() < 0.4:
         quality = int(rng.integers(15, 95))
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
     return image

@@ -39,7 +39,7 @@ class MetricConfig:
         margin: of the triplet loss.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
         near: points of one photo closer than this are not used as negatives, pixels.
-        held_out_every: one photo in so many is kept for validation.
+        held_out_every: one photo in so many is kept for validation, one at least.
         seed: of the weights and of the batches.
     """
 
@@ -60,7 +60,8 @@ class MetricConfig:
 def split_groups(data: PairSet, held_out_every: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Groups for training and for validation; all groups of a photo are on the same side."""
     photos, photo_of_group = np.unique(data.photo, return_inverse=True)
-    held_out = (np.arange(len(photos)) % held_out_every == held_out_every - 1)[photo_of_group]
+    every = min(held_out_every, len(photos))
+    held_out = (np.arange(len(photos)) % every == every - 1)[photo_of_group]
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
@@ -156,10 +157,11 @@ def train(
     data = open_pairs(data_folder)
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
-        raise ValueError(f"{data_folder}: needs {config.held_out_every} photos, to hold one out")
+        raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
     run = Run(output, resume=resume)
     torch.manual_seed(config.seed)
-    model = CompactNet(config.model).to(memory_format=torch.channels_last)
+    model = CompactNet(config.model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if initial is not None:
         load_weights(model, initial)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)

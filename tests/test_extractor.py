@@ -1,0 +1,213 @@
+import pickle
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import textured_gray
+
+import bindesc
+from bindesc.image import ImageError
+from bindesc.packing import unpack_bits
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return bindesc.create(nfeatures=200)
+
+
+def test_orb_can_be_replaced_in_one_line(extractor):
+    keypoints, descriptors = extractor.detectAndCompute(textured_gray(240, 320), None)
+    assert isinstance(keypoints, tuple)
+    assert isinstance(keypoints[0], cv2.KeyPoint)
+    assert descriptors.shape == (len(keypoints), 32)
+    assert descriptors.dtype == np.uint8
+    matches = cv2.BFMatcher(extractor.defaultNorm()).match(descriptors, descriptors)
+    assert all(m.queryIdx == m.trainIdx and m.distance == 0 for m in matches)
+    assert extractor.descriptorSize() == 32
+    assert extractor.descriptorType() == cv2.CV_8U
+    assert extractor.getDefaultName() == "Feature2D.BinDesc"
+    assert not extractor.empty()
+
+
+def test_detect_then_compute_is_detect_and_compute(extractor):
+    image = textured_gray(240, 320)
+    both, expected = extractor.detectAndCompute(image, None)
+    keypoints, descriptors = extractor.compute(image, extractor.detect(image))
+    assert [k.pt for k in keypoints] == [k.pt for k in both]
+    assert (descriptors == expected).all()
+
+
+def test_lists_of_images(extractor):
+    images = [textured_gray(240, 320), np.zeros((50, 60), np.uint8), textured_gray(100, 150)]
+    detected = extractor.detect(images)
+    keypoints, descriptors = extractor.compute(images, detected)
+    assert len(detected) == len(keypoints) == len(descriptors) == 3
+    assert descriptors[1] is None
+    for image, codes in zip(images, descriptors, strict=True):
+        alone = extractor.detectAndCompute(image, None)[1]
+        assert codes is alone or (codes == alone).all()
+
+
+def test_a_batch_of_unequal_images_equals_one_by_one(extractor):
+    images = [textured_gray(240, 320), np.zeros((50, 60), np.uint8), textured_gray(100, 150)]
+    for image, features in zip(images, extractor.extract_batch(images), strict=True):
+        alone = extractor.extract(image)
+        assert features.image_size == (image.shape[1], image.shape[0])
+        assert len(features) == len(alone)
+        assert (features.xy == alone.xy).all()
+        assert (features.descriptors == alone.descriptors).all()
+    assert len(extractor.extract_batch([])) == 0
+
+
+@pytest.mark.parametrize("image", [np.zeros((1, 1)), np.zeros((200, 300)), np.full((5, 400), 255)])
+def test_no_keypoints_give_none(extractor, image):
+    image = image.astype(np.uint8)
+    assert extractor.detectAndCompute(image, None) == ((), None)
+    assert extractor.extract(image).descriptors.shape == (0, 32)
+
+
+def test_colour_alpha_and_umat_give_the_same_as_grey(extractor):
+    gray = textured_gray(240, 320)
+    expected = extractor.detectAndCompute(gray, None)[1]
+    for image in (
+        cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR),
+        cv2.cvtColor(gray, cv2.COLOR_GRAY2BGRA),
+        cv2.UMat(gray),
+        np.asfortranarray(gray),
+    ):
+        assert (extractor.detectAndCompute(image, None)[1] == expected).all()
+
+
+def test_any_nonzero_value_of_a_mask_is_valid(extractor):
+    image = textured_gray(240, 320)
+    mask = np.zeros((240, 320), np.uint8)
+    mask[:, 160:] = 1
+    keypoints = extractor.detect(image, mask)
+    assert len(keypoints) > 0
+    assert min(k.pt[0] for k in keypoints) >= 159
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((10, 10), np.uint16),
+        np.full((10, 10), np.nan),
+        np.zeros((0, 10), np.uint8),
+        np.zeros((4, 10, 10, 3), np.uint8),
+        "photo.jpg",
+    ],
+)
+def test_bad_images_are_refused(extractor, image):
+    with pytest.raises((ImageError, TypeError)):
+        extractor.detectAndCompute(image, None)
+
+
+def test_a_mask_of_another_size_is_refused(extractor):
+    with pytest.raises(ImageError, match="mask"):
+        extractor.detect(textured_gray(50, 50), np.ones((50, 51), np.uint8))
+
+
+def test_provided_keypoints_are_sent_to_compute(extractor):
+    with pytest.raises(ValueError, match="compute"):
+        extractor.detectAndCompute(textured_gray(50, 50), None, None, True)
+
+
+def test_pickle_write_and_read(tmp_path, extractor):
+    image = textured_gray(240, 320)
+    expected = extractor.detectAndCompute(image, None)[1]
+    extractor.write(tmp_path / "parameters.json")
+    other = bindesc.create("fast", nfeatures=9, border="drop")
+    other.read(tmp_path / "parameters.json")
+    for copy in (other, pickle.loads(pickle.dumps(extractor))):
+        assert copy.settings == extractor.settings
+        assert (copy.detectAndCompute(image, None)[1] == expected).all()
+
+
+def test_parameters_of_something_else_are_refused(tmp_path, extractor):
+    for text in ("{", '{"scale": 2}', "[]"):
+        (tmp_path / "parameters.json").write_text(text)
+        with pytest.raises(ValueError, match=r"parameters\.json"):
+            extractor.read(tmp_path / "parameters.json")
+
+
+@pytest.mark.parametrize("detector", ["orb", "fast", "sift", cv2.ORB.create(1000)])
+@pytest.mark.parametrize("even", [False, True])
+def test_at_most_nfeatures_keypoints(detector, even):
+    extractor = bindesc.create(detector, nfeatures=30, even=even)
+    assert 0 < len(extractor.detect(textured_gray(240, 320))) <= 30
+    extractor.setMaxFeatures(10)
+    assert extractor.getMaxFeatures() == 10
+    assert 0 < len(extractor.detect(textured_gray(240, 320))) <= 10
+
+
+def test_fast_keypoints_get_an_orientation():
+    keypoints = bindesc.create("fast").detect(textured_gray(200, 200))
+    assert len({k.angle for k in keypoints}) > len(keypoints) // 2
+    assert all(0 <= k.angle < 360 for k in keypoints)
+
+
+def test_a_custom_detector_is_used_but_cannot_be_stored(tmp_path):
+    extractor = bindesc.create(cv2.FastFeatureDetector.create(30))
+    assert extractor.settings.scale_factor == 5.0
+    with pytest.raises(ValueError, match="detector"):
+        pickle.dumps(extractor)
+    with pytest.raises(ValueError, match="detector"):
+        extractor.write(tmp_path / "x.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"detector": "surf"}, "detector"),
+        ({"detector": object()}, "detector"),
+        ({"detector": cv2.GFTTDetector.create()}, "scale_factor"),
+        ({"model": "nonsense"}, "model"),
+        ({"nfeatures": 0}, "nfeatures"),
+        ({"nfeatures": 2.5}, "nfeatures"),
+        ({"scale_factor": -1}, "scale_factor"),
+        ({"border": "wrap"}, "border"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        bindesc.create(**options)
+
+
+def test_several_threads_get_the_same_bytes(extractor):
+    images = [textured_gray(200, 200 + 10 * i) for i in range(4)]
+    expected = [extractor.extract(image).descriptors for image in images]
+    found = [None] * 8
+
+    def work(i):
+        found[i] = extractor.extract(images[i % 4]).descriptors
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((found[i] == expected[i % 4]).all() for i in range(8))
+
+
+@settings(max_examples=20, deadline=None)
+@given(turn=st.floats(0, 360))
+def test_descriptors_of_carried_keypoints_survive_any_rotation(extractor, turn):
+    gray = cv2.GaussianBlur(textured_gray(300, 300), (0, 0), 1.5)
+    matrix = cv2.getRotationMatrix2D((149.5, 149.5), -turn, 1)
+    turned = cv2.warpAffine(gray, matrix, (300, 300), flags=cv2.INTER_CUBIC)
+    mask = np.zeros_like(gray)
+    cv2.circle(mask, (150, 150), 90, 255, -1)
+    keypoints = extractor.detect(gray, mask)
+    carried = []
+    for k in keypoints:
+        x, y = matrix @ (*k.pt, 1)
+        carried.append(cv2.KeyPoint(x, y, k.size, (k.angle + turn) % 360))
+    before, after = (extractor.compute(i, k)[1] for i, k in ((gray, keypoints), (turned, carried)))
+    changed = unpack_bits(before ^ after).sum(axis=1)
+    assert np.median(changed) < 40
+    # Far below what unrelated points are apart.
+    assert np.median(changed) < 0.5 * np.median(unpack_bits(before ^ np.roll(after, 1, 0)).sum(1))

@@ -1,0 +1,290 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pictures import textured
+
+from bindesc.image import ImageError
+from bindesc.models.compact import CompactConfig
+from bindesc.training.losses import hardest_triplet, relax_bits
+from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_groups, train
+from bindesc.training.pairs import (
+    PairSettings,
+    build_pairs,
+    map_keypoints,
+    open_pairs,
+    pair_keypoints,
+)
+from bindesc.training.run import CHECKPOINT, CURVES, LOG
+from bindesc.weights import load_model
+
+SETTINGS = PairSettings(views=2, pairs_per_view=30, min_pairs=8, keypoints=500)
+CONFIG = MetricConfig(
+    model=CompactConfig(channels=(8, 8), strides=(2, 2), bits=64),
+    steps=6,
+    photos=3,
+    pairs=8,
+    warmup=2,
+    held_out_every=3,
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(6):
+        place = folder / f"place{i // 2}"
+        place.mkdir(exist_ok=True)
+        cv2.imwrite(str(place / f"{i}.png"), textured(400, 500, seed=i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(photos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("sets") / "pairs"
+    build_pairs(photos, output, SETTINGS)
+    return output
+
+
+# Pairs.
+
+
+def test_keypoints_are_mapped_with_their_scale():
+    zoom = np.diag([2.0, 2.0, 1.0])
+    xy, scale, jacobian = map_keypoints(zoom, np.array([[3, 4]], np.float32))
+    assert xy.tolist() == [[6, 8]]
+    assert scale.tolist() == [2]
+    assert (jacobian[0] == 2 * np.eye(2)).all()
+
+
+def test_the_jacobian_is_the_derivative():
+    rng = np.random.default_rng(0)
+    homography = np.eye(3) + rng.normal(0, 0.1, (3, 3)) * [[1, 1, 50], [1, 1, 50], [1e-3, 1e-3, 0]]
+    point, step = np.array([[120.0, 80.0]]), 1e-3
+    _, _, jacobian = map_keypoints(homography, point)
+    for axis in range(2):
+        moved = point.copy()
+        moved[0, axis] += step
+        difference = map_keypoints(homography, moved)[0] - map_keypoints(homography, point)[0]
+        assert np.allclose(difference / step, jacobian[0, :, axis], atol=1e-4)
+
+
+def keypoints(*rows):
+    table = np.array(rows, np.float32)
+    return table[:, :2], table[:, 2], table[:, 3]
+
+
+@pytest.mark.parametrize(
+    ("second", "pairs"),
+    [
+        ((10, 10, 31, 0), [[0, 0]]),
+        ((12, 10, 31, 30), [[0, 0]]),
+        ((13, 10, 31, 0), []),  # 3 pixels are more than 8 % of 31
+        ((10, 10, 31, 40), []),
+        ((10, 10, 43, 0), []),
+        ((10, 10, 40, 340), [[0, 0]]),
+    ],
+)
+def test_tolerances_of_a_pair(second, pairs):
+    found = pair_keypoints(keypoints((10, 10, 31, 0)), keypoints(second), np.eye(3), PairSettings())
+    assert found.tolist() == pairs
+
+
+def test_a_keypoint_is_in_one_pair_only():
+    first = keypoints((10, 10, 31, 0), (11, 10, 31, 0))
+    second = keypoints((10.4, 10, 31, 0))
+    assert pair_keypoints(first, second, np.eye(3), PairSettings()).tolist() == [[0, 0]]
+    assert len(pair_keypoints(first, [a[:0] for a in second], np.eye(3), PairSettings())) == 0
+
+
+def test_a_set_has_pairs_that_look_alike(pairs):
+    data = open_pairs(pairs)
+    assert data.settings == SETTINGS
+    assert data.patches.shape == (data.end[-1], 2, 32, 32)
+    assert (data.start[1:] == data.end[:-1]).all()
+    assert len(set(data.scene)) == 3
+    flat = data.patches.reshape(len(data.patches), 2, -1).astype(np.float32)
+    flat = flat - flat.mean(axis=2, keepdims=True)
+    flat /= np.linalg.norm(flat, axis=2, keepdims=True) + 1e-6
+    same = (flat[:, 0] * flat[:, 1]).sum(1)
+    other = (flat[:, 0] * np.roll(flat[:, 1], 1, axis=0)).sum(1)
+    assert np.median(same) > 0.7
+    assert np.median(same) > np.median(other) + 0.25
+
+
+def test_the_same_seed_gives_the_same_bytes(photos, pairs, tmp_path):
+    build_pairs(photos, tmp_path / "again", SETTINGS, workers=1)
+    for name in ("patches.npy", "xy.npy", "set.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (pairs / name).read_bytes()
+
+
+def test_unreadable_photos_are_listed(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "good.png"), textured(400, 500))
+    (folder / "bad.jpg").write_text("no photo")
+    cv2.imwrite(str(folder / "flat.png"), np.zeros((300, 300), np.uint8))
+    summary = build_pairs(folder, tmp_path / "set", SETTINGS)
+    assert set(summary["skipped"]) == {"bad.jpg", "flat.png"}
+
+
+def test_a_folder_without_use_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ImageError, match="no such folder"):
+        build_pairs(tmp_path / "missing", tmp_path / "set", SETTINGS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="no photos"):
+        build_pairs(tmp_path / "empty", tmp_path / "set", SETTINGS)
+    cv2.imwrite(str(tmp_path / "empty" / "flat.png"), np.zeros((300, 300), np.uint8))
+    with pytest.raises(ImageError, match="enough pairs"):
+        build_pairs(tmp_path / "empty", tmp_path / "set", SETTINGS)
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+def test_an_existing_set_is_kept(photos, pairs):
+    with pytest.raises(FileExistsError, match="exists already"):
+        build_pairs(photos, pairs, SETTINGS)
+    assert open_pairs(pairs).settings == SETTINGS
+
+
+# Losses.
+
+
+def test_relaxed_bits_approach_the_sign():
+    activations = torch.tensor([[0.5, -2.0, 1.0, -0.1]])
+    codes = relax_bits(activations, 1000.0)
+    assert torch.allclose(codes, activations.sign() / 2)
+
+
+def test_the_triplet_loss_is_its_formula():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 6, 16))
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    negative = ~np.eye(6, dtype=bool)
+    negative[0, 3] = negative[3, 0] = False
+    expected = []
+    for i in range(6):
+        distances = [np.linalg.norm(first[i] - second[j]) for j in range(6) if negative[i, j]]
+        distances += [np.linalg.norm(first[j] - second[i]) for j in range(6) if negative[j, i]]
+        gap = 1 + np.linalg.norm(first[i] - second[i]) - min(distances)
+        expected.append(max(0, gap))
+    loss = hardest_triplet(
+        torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(negative)
+    )
+    assert np.isclose(loss.item(), np.mean(expected))
+
+
+def test_the_gradient_of_the_loss():
+    torch.manual_seed(0)
+    activations = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
+    negative = ~torch.eye(4, dtype=torch.bool)
+
+    def loss(a):
+        return hardest_triplet(*relax_bits(a, 1.5).chunk(2), negative)
+
+    assert torch.autograd.gradcheck(loss, activations)
+
+
+# The loop.
+
+
+def test_photos_are_split_as_a_whole(pairs):
+    data = open_pairs(pairs)
+    training, held_out = split_groups(data, 3)
+    assert not set(data.photo[training]) & set(data.photo[held_out])
+    assert len(training) + len(held_out) == len(data.start)
+
+
+def test_negatives_are_other_places_or_points_apart(pairs):
+    data = open_pairs(pairs)
+    groups, _ = split_groups(data, 3)
+    patches, negative = draw_batch(data, groups, CONFIG, 0)
+    again, _ = draw_batch(data, groups, CONFIG, 0)
+    assert patches.shape == (24, 2, 32, 32)
+    assert (patches == again).all()
+    assert (negative == negative.T).all()
+    assert not negative.diagonal().any()
+    assert negative.any()
+
+
+def test_training_resumes_bit_for_bit(pairs, tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(pairs, tmp_path / "whole", CONFIG)
+
+        class StopsAtThree:
+            """Stands in for draw_batch: asks the run to stop in the third step."""
+
+            def __call__(self, data, groups, config, step):
+                if step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return draw_batch(data, groups, config, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bindesc.training.metric.draw_batch", StopsAtThree())
+            train(pairs, tmp_path / "halves", CONFIG)
+        train(pairs, tmp_path / "halves", CONFIG, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    whole, halves = (load_model(tmp_path / name / WEIGHTS)[0] for name in ("whole", "halves"))
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, halves.state_dict()[key])
+    assert {p.name for p in (tmp_path / "halves").iterdir()} == {WEIGHTS, CHECKPOINT, LOG, CURVES}
+
+
+def test_a_run_is_not_overwritten(pairs, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        train(pairs, tmp_path / "run", CONFIG, resume=True)
+    train(pairs, tmp_path / "run", CONFIG)
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(pairs, tmp_path / "run", CONFIG)
+    with pytest.raises(ValueError, match="another configuration"):
+        train(pairs, tmp_path / "run", replace(CONFIG, margin=0.5), resume=True)
+
+
+def test_training_starts_from_a_model(pairs, tmp_path):
+    train(pairs, tmp_path / "first", CONFIG)
+    frozen = replace(CONFIG, steps=1, learning_rate=0.0, weight_decay=0.0)
+    train(pairs, tmp_path / "second", frozen, initial=str(tmp_path / "first" / WEIGHTS))
+    first, second = (load_model(tmp_path / n / WEIGHTS)[0] for n in ("first", "second"))
+    assert torch.equal(first.layers[0].weight, second.layers[0].weight)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "bindesc.training.metric.hardest_triplet",
+        lambda first, *_: first.sum() * float("nan"),
+    )
+    with pytest.raises(FloatingPointError, match="step 0"):
+        train(pairs, tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_a_killed_run_goes_on(pairs, tmp_path):
+    command = [sys.executable, "-m", "bindesc", "train", "compact", str(pairs)]
+    command += ["--out", str(tmp_path / "run"), "--channels", "8,8", "--strides", "2,2"]
+    command += ["--steps", "100000"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        log = tmp_path / "run" / LOG
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    before = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["step"]
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [before]
+    with subprocess.Popen([*command, "--resume"], env=environment, stderr=-3) as process:
+        time.sleep(5)
+        process.kill()
+    assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["step"] == before
