@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[1] / "cuda_ext"
+sys.path.insert(0, str(SOURCES))
+import build_cuda  # noqa: E402
+
 SHUFFLES, REDUCTIONS = 750, 900  # what the kernel takes a minimum over a warp with
 
 _COMPILER = shutil.which("g++") or shutil.which("c++")
 NO_COMPILER = "" if _COMPILER else "no C++ compiler: the kernels cannot run on a simulated device"
+NO_NVCC = "" if build_cuda.find_nvcc() else "no nvcc: nothing is compiled for GPUs here"
 
 
 def simulate(
@@ -39,3 +44,13 @@ def simulate(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output
+
+
+def nvcc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the CUDA compiler on the launcher and its kernels."""
+    command = [str(build_cuda.find_nvcc()), *build_cuda.FLAGS, *arguments]
+    done = subprocess.run(
+        [*command, str(SOURCES / "hamming.cu")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
