@@ -1,0 +1,52 @@
+"""The matcher on a GPU, where there is one."""
+
+import numpy as np
+import pytest
+
+from bindesc import cuda, reference
+
+STATUS = cuda.status()
+pytestmark = pytest.mark.skipif(not STATUS.usable, reason=STATUS.text)
+
+
+def codes(rows, width, seed, mask=0xFF):
+    return np.random.default_rng(seed).integers(0, 256, (rows, width), np.uint8) & mask
+
+
+def on_gpu(array):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    return torch.from_numpy(array).cuda()
+
+
+@pytest.mark.parametrize("mask", [0xFF, 0x01, 0x00], ids=["random", "ties", "equal"])
+@pytest.mark.parametrize(("n", "m"), [(0, 5), (1, 1), (2, 3), (509, 129), (3001, 4099)])
+@pytest.mark.parametrize("width", [2, 32, 34, 64])
+def test_equals_the_oracle(n, m, width, mask):
+    query, train = codes(n, width, 1, mask), codes(m, width, 2, mask)
+    want = reference.nearest(query, train)
+    found = cuda.nearest(on_gpu(query), on_gpu(train)).to_host()
+    for name in ("index", "distance", "column_index", "column_distance"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(want, name), err_msg=name)
+    matches = cuda.match(on_gpu(query), on_gpu(train), ratio=0.9).to_host()
+    kept = reference.select(want, ratio=0.9)
+    np.testing.assert_array_equal(matches.pairs, kept.pairs)
+    np.testing.assert_array_equal(matches.distance, kept.distance)
+
+
+def test_results_are_torch_tensors_on_the_stream_of_the_caller():
+    query = on_gpu(codes(1000, 32, 1))
+    torch = pytest.importorskip("torch")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        found = cuda.match(query, query.flip(0))
+    assert found.pairs.is_cuda
+    assert found.pairs.shape == (1000, 2)
+    assert torch.equal(found.pairs[:, 1].cpu(), torch.arange(999, -1, -1, dtype=torch.int32))
+
+
+def test_host_and_device_arrays_do_not_mix():
+    device_array, host_array = on_gpu(codes(3, 32, 1)), codes(3, 32, 2)
+    with pytest.raises(TypeError, match=r"^d2: expected an array in GPU memory"):
+        cuda.match(device_array, host_array)
