@@ -8,7 +8,6 @@ import pytest
 from cuda_builds import NO_NVCC, SOURCES, build_cuda, nvcc
 from setuptools import Distribution
 
-
 needs_nvcc = pytest.mark.skipif(bool(NO_NVCC), reason=NO_NVCC)
 
 
