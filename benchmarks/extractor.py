@@ -1,0 +1,104 @@
+"""Time of describing a 640x480 photo: bindesc against cv2.ORB, and where the time goes.
+
+Run ``python -m benchmarks.extractor --save``. kornia's networks have random weights here; only
+their time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import cv2
+import kornia
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import bindesc
+from bindesc.detectors import to_arrays
+from bindesc.patches import extract_patches
+
+from .common import Contender, measure, write_results
+from .photos import vga_photo
+
+SIZES = (500, 1000, 2000)
+
+
+def _shape(rows: int, columns: int) -> Any:
+    def check(result: Any) -> None:
+        codes = result[1] if isinstance(result, tuple) else result
+        if codes.shape != (rows, columns):
+            raise AssertionError(f"got {codes.shape}, expected {(rows, columns)}")
+
+    return check
+
+
+def _anything(_: Any) -> None:
+    pass
+
+
+def _describe_with(network: torch.nn.Module, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        images = torch.from_numpy(patches).float()[:, None] / 255
+        return torch.cat([network(part) for part in images.split(256)]).numpy()
+
+
+def run(nfeatures: int) -> dict[str, Any]:
+    """Check and time everything for one number of keypoints."""
+    gray = vga_photo()
+    orb = cv2.ORB.create(nfeatures)
+    extractor = bindesc.create(nfeatures=nfeatures)
+    keypoints = extractor.detect(gray)
+    count = len(keypoints)
+    xy, size, angle, _ = to_arrays(keypoints)
+    patches, _ = extract_patches(gray, xy, size, angle)
+    hardnet = kornia.feature.HardNet(pretrained=False).eval()
+    tfeat = kornia.feature.TFeat(pretrained=False).eval()
+    contenders = {
+        "cv2.ORB detectAndCompute": Contender(
+            lambda: orb.detectAndCompute(gray, None), _shape(count, 32)
+        ),
+        "bindesc detectAndCompute": Contender(
+            lambda: extractor.detectAndCompute(gray, None), _shape(count, 32)
+        ),
+        "of which detection": Contender(lambda: extractor.detect(gray), _anything),
+        "of which patches": Contender(
+            lambda: extract_patches(gray, *to_arrays(keypoints)[:3]), _anything
+        ),
+        "of which network": Contender(lambda: extractor.describe(patches), _shape(count, 32)),
+        "kornia HardNet, network": Contender(
+            lambda: _describe_with(hardnet, patches), _shape(count, 128)
+        ),
+        "kornia TFeat, network": Contender(
+            lambda: _describe_with(tfeat, patches), _shape(count, 128)
+        ),
+    }
+    times = measure(contenders, repeats=15, budget=6.0)
+    return {"nfeatures": nfeatures, "keypoints": count, "times": times}
+
+
+def main() -> None:
+    """Print the table, and save it if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/extractor.json"
+    )
+    args = parser.parse_args()
+    rows = [run(nfeatures) for nfeatures in SIZES]
+    header = ["median, ms", *(f"{row['keypoints']} keypoints" for row in rows)]
+    cells = [
+        [name, *(f"{row['times'][name].median * 1e3:.1f}" for row in rows)]
+        for name in rows[0]["times"]
+    ]
+    for line in [header, *cells]:
+        print(f"{line[0]:28}", *(f"{cell:>16}" for cell in line[1:]))
+    if args.save:
+        threads = {"OpenCV": cv2.getNumThreads(), "torch": torch.get_num_threads()}
+        libraries = ("opencv-python", "kornia", "torch")
+        table = {"header": header, "rows": cells}
+        write_results("extractor", rows, libraries=libraries, threads=threads, table=table)
+
+
+if __name__ == "__main__":
+    main()
