@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cuda_builds import NO_COMPILER, REDUCTIONS, SHUFFLES, simulate
 
+from benchmarks import cuda_check
 from bindesc import cuda, cuda_library, matching, reference
 from bindesc.cuda import DeviceArray
 
@@ -290,6 +291,32 @@ def test_waits_only_for_other_streams(device, monkeypatch):
     calls.clear()
     cuda.match(elsewhere, elsewhere)
     assert "wait" not in dict(calls)
+
+
+def test_the_check_for_gpus(device, capsys):
+    assert cuda_check.check(((0, 3), (3, 2), (40, 50)), (2, 32)) == []
+    rows = cuda_check.time_sizes((30,), repeats=1)
+    assert [row["name"] for row in rows] == ["30 x 30", "32 pairs of 30 x 30"]
+    assert "G pairs/s" in capsys.readouterr().out
+
+
+def test_the_check_for_gpus_finds_a_difference(device, monkeypatch):
+    real = reference.nearest
+
+    def wrong(*arguments):
+        found = real(*arguments)
+        found.distance[-1, 0] += 1
+        return found
+
+    monkeypatch.setattr(cuda_check.matching, "nearest", wrong)
+    assert len(cuda_check.check(((3, 2),), (32,))) == 3
+
+
+def test_the_check_for_gpus_without_one(monkeypatch, capsys):
+    monkeypatch.setattr(cuda_library, "path", lambda: None)
+    monkeypatch.setattr("sys.argv", ["cuda_check"])
+    assert cuda_check.main() == 2
+    assert "not compiled" in capsys.readouterr().out
 
 
 def test_status(device, monkeypatch):
