@@ -68,11 +68,11 @@ def command(nvcc: str, output: Path, targets: list[str]) -> list[str]:
 
 def cuda_extension() -> Extension:
     """The CUDA part; ``optional`` because the package works without it."""
-    headers = [*FOLDER.glob("*.cuh"), FOLDER / "hamming_cuda.h"]
+    used = [*FOLDER.glob("*.cuh"), FOLDER / "hamming_cuda.h", FOLDER / "build_cuda.py"]
     return Extension(
         "bindesc._cuda",
         [str(FOLDER / "hamming.cu")],
-        depends=[str(header) for header in sorted(headers)],
+        depends=[str(path) for path in sorted(used)],
         optional=os.environ.get("BINDESC_CUDA") != "1",
     )
 
