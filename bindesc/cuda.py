@@ -1,10 +1,10 @@
 """Exact Hamming matching on NVIDIA GPUs, for arrays that are already there.
 
-Takes torch CUDA tensors, CuPy arrays and anything with DLPack or ``__cuda_array_interface__``,
-without a copy. Work is enqueued on the caller's stream and results stay on the device, as arrays of
-the library that the queries come from; nothing waits until the number of matches is asked for. The
-results equal :mod:`bindesc.reference` bit for bit: ties go to the lowest index, a missing neighbour
-has index -1 and distance 65535.
+Takes torch (2.3 or later) CUDA tensors, CuPy arrays and anything with DLPack or
+``__cuda_array_interface__``, without a copy. Work is enqueued on the caller's stream and results
+stay on the device, as arrays of the library that the queries come from; nothing waits until the
+number of matches is asked for. The results equal :mod:`bindesc.reference` bit for bit: ties go to
+the lowest index, a missing neighbour has index -1 and distance 65535.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Counts:
 
     def __getitem__(self, pair: int) -> int:
         if self._host is None:
-            self._host = _to_host(self._on_device, self._device, self._stream)
+            self._host = _to_host(self._on_device, "int32", self._device, self._stream)
         return int(self._host[pair])
 
 
@@ -100,8 +100,8 @@ class DeviceMatches:
     def to_host(self) -> types.Matches:
         """A copy in host memory."""
         return types.Matches(
-            _to_host(self.pairs, self._device, self._stream),
-            _to_host(self.distance, self._device, self._stream),
+            _to_host(self.pairs, "int32", self._device, self._stream),
+            _to_host(self.distance, "uint16", self._device, self._stream),
         )
 
 
@@ -127,8 +127,12 @@ class DeviceNearest:
 
     def to_host(self) -> reference.Nearest:
         """A copy in host memory."""
-        arrays = (self.index, self.distance, self.column_index, self.column_distance)
-        return reference.Nearest(*(_to_host(a, self.device, self.stream) for a in arrays))
+        return reference.Nearest(
+            _to_host(self.index, "int32", self.device, self.stream),
+            _to_host(self.distance, "uint16", self.device, self.stream),
+            _to_host(self.column_index, "int32", self.device, self.stream),
+            _to_host(self.column_distance, "uint16", self.device, self.stream),
+        )
 
 
 def status() -> Status:
@@ -270,10 +274,9 @@ def _match(job: Job, tests: cuda_library.Filter) -> list[DeviceMatches]:
     ]
 
 
-def _to_host(array: Any, device: int, stream: int) -> NDArray[Any]:
+def _to_host(array: Any, dtype: str, device: int, stream: int) -> NDArray[Any]:
     """A copy in host memory, once the work on the stream is done."""
-    interface = array.__cuda_array_interface__
-    host = np.empty(tuple(interface["shape"]), np.dtype(interface["typestr"]))
+    host = np.empty(tuple(array.shape), dtype)
     cuda_library.call("copy", device, host.ctypes.data, address(array), host.nbytes, stream)
     return host
 

@@ -133,6 +133,8 @@ class Job:
 
 def address(array: Any) -> int:
     """Device address of an array that a job allocated."""
+    if hasattr(array, "data_ptr"):  # of torch, which did not always export uint16
+        return array.data_ptr()
     return array.__cuda_array_interface__["data"][0]
 
 

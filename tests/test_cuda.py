@@ -1,6 +1,9 @@
 """The Python interface, the launcher and the kernels, run on a simulated device."""
 
+import contextlib
+import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -179,6 +182,40 @@ def test_dlpack_strides_and_types_are_read(device):
         cuda.match(Exporter(whole[:, :32].copy()), Exporter(whole[:, :32]))
     with pytest.raises(TypeError, match=r"^d1: expected uint8, got float32"):
         cuda.match(Exporter(np.zeros((2, 8), np.float32)), Exporter(whole))
+
+
+@pytest.mark.parametrize("library", ["torch", "cupy"])
+def test_results_come_from_the_library_of_the_queries(device, monkeypatch, library):
+    """On the device and the stream of the call; with a stand-in for the library."""
+    places = []
+    array_type = type("Array", (DeviceArray,), {"__module__": library})
+
+    def empty(shape, dtype, device="cuda:0"):
+        made = DeviceArray.empty(shape, dtype, int(str(device)[-1]))
+        return array_type(made.pointer, shape, made.dtype, made.device, owner=made)
+
+    @contextlib.contextmanager
+    def place(*where):
+        places.append(where)
+        yield
+
+    gpu = types.SimpleNamespace(
+        Device=place,
+        stream=place,
+        ExternalStream=place if library == "cupy" else lambda *where: where,
+        current_stream=lambda number: types.SimpleNamespace(cuda_stream=5),
+    )
+    dtypes = {name: name for name in ("int32", "uint16", "uint8")}
+    module = types.SimpleNamespace(cuda=gpu, empty=empty, **dtypes)
+    monkeypatch.setitem(sys.modules, library, module)
+    query, train = codes(30, 32, 1), codes(40, 32, 2)
+    uploaded = DeviceArray.upload(query)
+    mine = array_type(uploaded.pointer, (30, 32), uploaded.dtype, 0, stream=5, owner=uploaded)
+    found = cuda.nearest(mine, DeviceArray.upload(train))
+    assert type(found.index) is array_type
+    np.testing.assert_array_equal(found.to_host().index, reference.nearest(query, train).index)
+    used = {where if library == "cupy" else where[0] for where in places}
+    assert used == ({(0,), (5, 0)} if library == "cupy" else {(5, 0)})
 
 
 @pytest.mark.parametrize(
