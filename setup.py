@@ -35,7 +35,7 @@ setup(
     packages=["bindesc", "bindesc.models", "bindesc.training"],
     package_data={"bindesc": ["py.typed", "_cpu.pyi", "weights/*"]},
     python_requires=">=3.10",
-    install_requires=["numpy>=1.24", "scipy>=1.10", "torch>=2.2", "safetensors>=0.4", "tqdm>=4.60"],
+    install_requires=["numpy>=1.24", "scipy>=1.10", "torch>=2.3", "safetensors>=0.4", "tqdm>=4.60"],
     # None of the four OpenCV wheels is required, because two of them in one environment clash.
     extras_require={
         "opencv": ["opencv-python>=4.8"],
