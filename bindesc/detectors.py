@@ -22,7 +22,12 @@ SCALE_FACTORS = {
     "sift": 6.75,
 }
 
+# Named detectors that leave KeyPoint.angle at -1; bindesc orients their corners as ORB does.
+WITHOUT_ANGLE = ("fast", "agast")
+
 CENTROID_DIAMETER = 31  # pixels, as in ORB
+
+KeyPoints = tuple[cv2.KeyPoint, ...]
 
 
 def create_detector(name: str, nfeatures: int) -> Any:
@@ -55,6 +60,39 @@ def detector_name(detector: Any) -> str | None:
     )
 
 
+def detect(
+    detector: Any,
+    gray: NDArray[np.uint8],
+    mask: NDArray[np.uint8] | None,
+    nfeatures: int,
+    *,
+    even: bool = False,
+    orient: bool = False,
+) -> KeyPoints:
+    """Detect keypoints and keep the best, in the detector's own order.
+
+    Args:
+        detector: a ``cv2.Feature2D`` object.
+        gray: ``(H, W)`` uint8.
+        mask: ``(H, W)`` uint8, nonzero where keypoints may lie, or None.
+        nfeatures: most keypoints to return.
+        even: see :func:`select_keypoints`.
+        orient: set each angle by :func:`intensity_centroid`.
+    """
+    if min(gray.shape) < 2:
+        return ()  # ORB's pyramid would end in an image without pixels, which is an error
+    keypoints = tuple(detector.detect(gray, mask))
+    if len(keypoints) > nfeatures:
+        xy, _, _, response = to_arrays(keypoints)
+        best = np.sort(select_keypoints(xy, response, nfeatures, even=even))
+        keypoints = tuple(keypoints[i] for i in best)
+    if orient:
+        angles = intensity_centroid(gray, to_arrays(keypoints)[0])
+        for keypoint, angle in zip(keypoints, angles.tolist(), strict=True):
+            keypoint.angle = angle
+    return keypoints
+
+
 def to_arrays(
     keypoints: Sequence[cv2.KeyPoint],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -70,7 +108,7 @@ def to_keypoints(
     size: NDArray[np.float32],
     angle: NDArray[np.float32],
     response: NDArray[np.float32],
-) -> tuple[cv2.KeyPoint, ...]:
+) -> KeyPoints:
     """The inverse of :func:`to_arrays`; octave and class_id take OpenCV's defaults."""
     rows = zip(xy.tolist(), size.tolist(), angle.tolist(), response.tolist(), strict=True)
     return tuple(cv2.KeyPoint(x, y, s, a, r) for (x, y), s, a, r in rows)

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from .detectors import (
     SCALE_FACTORS,
+    WITHOUT_ANGLE,
+    KeyPoints,
     create_detector,
+    detect,
     detector_name,
-    intensity_centroid,
-    select_keypoints,
     to_arrays,
 )
 from .files import atomic_path
@@ -31,8 +32,6 @@ DEFAULT_MODEL = "compact"
 
 # With even distribution, so many times the wanted keypoints are detected to choose from.
 _EVEN_CANDIDATES = 4
-
-KeyPoints = tuple[cv2.KeyPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -292,20 +291,14 @@ class BinDesc:
         return asdict(self.settings)
 
     def _detect(self, gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> KeyPoints:
-        if min(gray.shape) < 2:
-            return ()  # ORB's pyramid cannot shrink a line of pixels
-        keypoints = self._detector.detect(gray, mask)
-        if len(keypoints) > self.settings.nfeatures:
-            xy, _, _, response = to_arrays(keypoints)
-            best = select_keypoints(xy, response, self.settings.nfeatures, even=self.settings.even)
-            keypoints = [keypoints[i] for i in np.sort(best)]
-        if self.settings.detector in ("fast", "agast"):
-            xy, *_ = to_arrays(keypoints)
-            for keypoint, angle in zip(
-                keypoints, intensity_centroid(gray, xy).tolist(), strict=True
-            ):
-                keypoint.angle = angle
-        return tuple(keypoints)
+        return detect(
+            self._detector,
+            gray,
+            mask,
+            self.settings.nfeatures,
+            even=self.settings.even,
+            orient=self.settings.detector in WITHOUT_ANGLE,
+        )
 
     def _cut(
         self,

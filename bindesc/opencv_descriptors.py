@@ -9,13 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import (
-    SCALE_FACTORS,
-    create_detector,
-    intensity_centroid,
-    select_keypoints,
-    to_arrays,
-)
+from .detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
 from .image import to_gray
 from .types import Features
 
@@ -62,7 +56,8 @@ class OpenCVFeatures:
             ImageError: the image is not usable.
         """
         gray = to_gray(image)
-        found = self._detect(gray)
+        orient = self._detector_name in WITHOUT_ANGLE
+        found = detect(self._detector, gray, None, self._nfeatures, orient=orient)
         # class_id carries the index through compute, which drops and reorders keypoints.
         moved = [self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found)]
         kept, descriptors = self._descriptor.compute(gray, moved) if moved else ((), None)
@@ -72,20 +67,6 @@ class OpenCVFeatures:
         height, width = gray.shape
         codes: NDArray[np.uint8] = descriptors.astype(np.uint8)
         return Features(xy, size, angle, response, codes, (width, height))
-
-    def _detect(self, gray: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
-        """The keypoints that ``BinDesc`` takes: the strongest, FAST's corners with an angle."""
-        if min(gray.shape) < 2:
-            return []  # ORB's pyramid would end in an image without pixels, which is an error
-        keypoints = self._detector.detect(gray)
-        xy, _, _, response = to_arrays(keypoints)
-        best = np.sort(select_keypoints(xy, response, self._nfeatures, even=False))
-        chosen = [keypoints[i] for i in best]
-        if self._detector_name in ("fast", "agast"):
-            angles = intensity_centroid(gray, xy[best])
-            for keypoint, angle in zip(chosen, angles.tolist(), strict=True):
-                keypoint.angle = angle
-        return chosen
 
     def _for_descriptor(self, keypoint: cv2.KeyPoint, index: int) -> cv2.KeyPoint:
         patch = keypoint.size * SCALE_FACTORS[self._detector_name]

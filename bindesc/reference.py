@@ -15,7 +15,9 @@ from .types import Matches
 NO_INDEX = -1
 NO_DISTANCE = 0xFFFF
 
-_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint16)
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(
+    1, dtype=np.uint16
+)
 
 
 @dataclass(frozen=True, eq=False)
