@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``path``; rename it to ``path`` when the block succeeds.
+
+    The folder (``name.partial``) is removed when the block fails; one that a killed run left is
+    emptied first.
+
+    Args:
+        path: the folder to make; its parents are made too.
+
+    Raises:
+        FileExistsError: ``path`` exists.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already; remove it or choose another name")
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_stale(folder: Path) -> None:

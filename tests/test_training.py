@@ -132,8 +132,9 @@ def test_unreadable_photos_are_listed(tmp_path):
     cv2.imwrite(str(folder / "good.png"), textured(400, 500))
     (folder / "bad.jpg").write_text("no photo")
     cv2.imwrite(str(folder / "flat.png"), np.zeros((300, 300), np.uint8))
+    cv2.imwrite(str(folder / "dot.png"), np.zeros((1, 1), np.uint8))
     summary = build_pairs(folder, tmp_path / "set", SETTINGS)
-    assert set(summary["skipped"]) == {"bad.jpg", "flat.png"}
+    assert set(summary["skipped"]) == {"bad.jpg", "dot.png", "flat.png"}
 
 
 def test_a_folder_without_use_leaves_nothing_behind(tmp_path):

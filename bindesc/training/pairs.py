@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..detectors import SCALE_FACTORS, create_detector, to_arrays
+from ..detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
+from ..files import atomic_folder
 from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .augment import degrade, random_homography, relight
@@ -166,7 +166,9 @@ def pairs_of_photo(
     detector = create_detector(name, settings.keypoints)
     points = []
     for view in (first, second):
-        xy, size, angle, _ = to_arrays(detector.detect(view, None))
+        orient = name in WITHOUT_ANGLE
+        keypoints = detect(detector, view, None, settings.keypoints, orient=orient)
+        xy, size, angle, _ = to_arrays(keypoints)
         points.append((xy, size * SCALE_FACTORS[name], angle))
     pairs = pair_keypoints(points[0], points[1], homography, settings)
     if len(pairs) > settings.pairs_per_view:
@@ -216,46 +218,37 @@ def build_pairs(
         ImageError: there is no photo, or none gives enough pairs.
         FileExistsError: ``output`` exists.
     """
-    if output.exists():
-        raise FileExistsError(f"{output}: exists already; remove it or choose another name")
     photos = find_photos(folder)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     groups: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     count = 0
-    with (
-        (partial / "raw.patches").open("wb") as patch_file,
-        (partial / "raw.xy").open("wb") as xy_file,
-    ):
-        for index, found, message in _run(photos, settings, workers):
-            path = photos[index].relative_to(folder)
-            if not found:
-                skipped[str(path)] = (
-                    message or f"fewer than {settings.min_pairs} pairs in every view"
-                )
-            for patches, xy in found:
-                patch_file.write(patches.tobytes())
-                xy_file.write(xy.astype(np.float32).tobytes())
-                groups.append(
-                    {
-                        "photo": str(path),
-                        "scene": str(path.parent),
-                        "start": count,
-                        "end": count + len(xy),
-                    }
-                )
-                count += len(xy)
-    if not count:
-        shutil.rmtree(partial)
-        raise ImageError(f"{folder}: none of the {len(photos)} photos gave enough pairs: {skipped}")
-    shape = (count, 2, PATCH_SIDE, PATCH_SIDE)
-    _raw_to_npy(partial / "raw.patches", partial / "patches.npy", np.uint8, shape)
-    _raw_to_npy(partial / "raw.xy", partial / "xy.npy", np.float32, (count, 2))
-    summary = {"settings": asdict(settings), "count": count, "groups": groups, "skipped": skipped}
-    (partial / "set.json").write_text(json.dumps(summary, indent=1))
-    partial.rename(output)
+    with atomic_folder(output) as partial:
+        raw_patches, raw_xy = partial / "raw.patches", partial / "raw.xy"
+        with raw_patches.open("wb") as patch_file, raw_xy.open("wb") as xy_file:
+            for index, found, message in _run(photos, settings, workers):
+                path = photos[index].relative_to(folder)
+                if not found:
+                    few = f"fewer than {settings.min_pairs} pairs in every view"
+                    skipped[str(path)] = message or few
+                for patches, xy in found:
+                    patch_file.write(patches.tobytes())
+                    xy_file.write(xy.astype(np.float32).tobytes())
+                    end = count + len(xy)
+                    source = {"photo": str(path), "scene": str(path.parent)}
+                    groups.append({**source, "start": count, "end": end})
+                    count = end
+        if not count:
+            raise ImageError(f"{folder}: none of {len(photos)} photos gave enough pairs: {skipped}")
+        shape = (count, 2, PATCH_SIDE, PATCH_SIDE)
+        _raw_to_npy(raw_patches, partial / "patches.npy", np.uint8, shape)
+        _raw_to_npy(raw_xy, partial / "xy.npy", np.float32, (count, 2))
+        summary = {
+            "settings": asdict(settings),
+            "count": count,
+            "groups": groups,
+            "skipped": skipped,
+        }
+        (partial / "set.json").write_text(json.dumps(summary, indent=1))
     return summary
 
 
