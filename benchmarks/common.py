@@ -1,13 +1,16 @@
 """What every benchmark script shares: checked, interleaved timing and results as JSON.
 
 A contender is checked before it is timed, so a table never holds the time of a wrong answer.
-Contenders take turns, one call each a round, so a disturbance hits all of them alike.
+Contenders take turns, so a disturbance hits all of them alike. A turn is one call, or as many as
+take 20 ms, of which the mean counts: a short call is timed in its own stride, not in the caches
+that another contender left.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -18,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+_TURN = 0.02
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -43,7 +47,7 @@ class Timing:
         q1: the lower quartile; ``q3 - q1`` is the interquartile range.
         q3: the upper quartile.
         best: the shortest time.
-        repeats: the number of timed calls.
+        repeats: the number of timed turns.
     """
 
     median: float
@@ -72,13 +76,12 @@ def measure(
 
     Args:
         contenders: what to time, by name.
-        repeats: calls of each, at least 1.
-        budget: seconds a contender may use for its timed calls; it leaves the rounds early, with
-            the calls made so far, once they have taken longer.
+        repeats: turns of each, at least 1.
+        budget: seconds a contender may use for its turns; it leaves the rounds early, with the
+            turns made so far, once they have taken longer.
 
     Returns:
-        The times by name, in the order given. The call that is checked also warms up and is not
-        timed.
+        The times of a call by name, in the order given. The call that is checked is not timed.
 
     Raises:
         ValueError: ``repeats`` is below 1.
@@ -88,14 +91,21 @@ def measure(
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
     for contender in contenders.values():
         contender.check(contender.run())
+    calls = {name: math.ceil(_TURN / _time(c.run, 1)) for name, c in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, contender in contenders.items():
-            if sum(seconds[name]) <= budget:
-                start = time.perf_counter()
-                contender.run()
-                seconds[name].append(time.perf_counter() - start)
+            if sum(seconds[name]) * calls[name] <= budget:
+                seconds[name].append(_time(contender.run, calls[name]))
     return {name: Timing.of(times) for name, times in seconds.items()}
+
+
+def _time(run: Callable[[], Any], calls: int) -> float:
+    """Mean seconds of a call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
 
 
 def machine() -> dict[str, Any]:

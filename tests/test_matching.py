@@ -291,14 +291,16 @@ def test_import_loads_neither_torch_nor_opencv():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 def test_memory_grows_with_n_plus_m():
     """30,000 x 30,000 pairs: one byte a pair would be 900 MB."""
     code = (
-        "import resource, numpy as np; from bindesc import matching\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import re, numpy as np; from bindesc import matching\n"
+        "status = lambda: open('/proc/self/status').read()\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', status())[1])\n"
         "a = np.random.default_rng(0).integers(0, 256, (30_000, 32), np.uint8)\n"
         "matching.match(a[:100], a[:100]); before = peak(); matching.match(a, a)\n"
         "print((peak() - before) // 1024)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(out.stdout) < 20
+    assert 0 < int(out.stdout) < 20
