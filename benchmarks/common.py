@@ -81,8 +81,8 @@ def measure(
             turns made so far, once they have taken longer.
 
     Returns:
-        The times of a call by name, in the order given. The call that is checked also says how many make
-        a turn, and does not count.
+        The times of a call by name, in the order given. The call that is checked also says how many
+        make a turn, and does not count.
 
     Raises:
         ValueError: ``repeats`` is below 1.
