@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,12 +98,14 @@ def test_initialisation_gives_every_channel_mean_0_and_the_wanted_deviation(laye
             assert torch.allclose(found, torch.tensor(deviation), rtol=1e-2)
 
 
-def test_inference_is_the_same_function():
-    network = initialised()
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_inference_is_the_same_function(inputs):
+    network = initialised(replace(SMALL, inputs=inputs))
     patches = torch.from_numpy(golden_patches()[:, None]).float()
     with torch.no_grad():
         expected = network(patches)
-        assert torch.allclose(network.layers(patches / 127.5 - 1).f, expected)
+        images = (patches / 127.5 - 1).repeat(1, inputs, 1, 1)
+        assert torch.allclose(network.layers(images).f, expected)
         plain = network.for_inference()
         assert torch.allclose(plain(patches), expected, atol=1e-5)
     assert not any(isinstance(m, (WeightNormConv2d, nn.Dropout)) for m in plain.modules())

@@ -55,11 +55,15 @@ class Layers(NamedTuple):
 
 
 class PatchDiscriminator(nn.Module):
-    """Patches ``(N, inputs, 32, 32)``, 0 to 255, to activations ``(N, bits)``; bit = f >= 0."""
+    """Patches ``(N, inputs, 32, 32)``, 0 to 255, to activations ``(N, bits)``; bit = f >= 0.
+
+    A network with three inputs takes ``(N, 1, 32, 32)`` grey patches too, as three equal channels.
+    """
 
     def __init__(self, config: BinGanConfig | None = None):
         super().__init__()
         self.config = config = config or BinGanConfig()
+        self.to_images = ToImages(config.inputs)
         narrow, wide = config.narrow, config.wide
         self.trunk = nn.Sequential(
             nn.Dropout(0.2),
@@ -91,11 +95,11 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Activations before the sign."""
-        return _average(self.code(self.trunk(scale_to_unit(patches))))
+        return _average(self.code(self.trunk(self.to_images(patches))))
 
     def for_inference(self) -> nn.Sequential:
         """The same function in evaluation mode, as plain convolutions."""
-        plain: list[nn.Module] = [ScaleToUnit()]
+        plain: list[nn.Module] = [self.to_images]
         for layer in (*self.trunk, *self.code):
             if isinstance(layer, WeightNormConv2d):
                 plain.append(_plain_convolution(layer))
@@ -133,17 +137,20 @@ class Generator(nn.Module):
         return self.layers(noise)
 
 
-def scale_to_unit(patches: Tensor) -> Tensor:
-    """Grey values 0 to 255 to the range -1 to 1."""
-    return patches / 127.5 - 1
+class ToImages(nn.Module):
+    """Values 0 to 255 to -1 to 1; one channel is repeated where more are wanted.
 
+    Args:
+        channels: of the images, 1 or 3.
+    """
 
-class ScaleToUnit(nn.Module):
-    """:func:`scale_to_unit` as a layer."""
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
 
     def forward(self, patches: Tensor) -> Tensor:
-        """The same shape, -1 to 1."""
-        return scale_to_unit(patches)
+        """``(N, 1 or channels, 32, 32)`` float to ``(N, channels, 32, 32)``."""
+        return (patches / 127.5 - 1).expand(-1, self.channels, -1, -1)
 
 
 def _block(
