@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bindesc.models.bingan import NOISE, BinGanConfig, Generator, PatchDiscriminator
+from bindesc.models.half_dropout import HalfDropout
 from bindesc.models.weight_norm import (
     WeightNormConv2d,
     WeightNormConvTranspose2d,
@@ -134,6 +135,24 @@ def test_a_model_of_another_architecture_is_refused(tmp_path):
     same = PatchDiscriminator(SMALL)
     load_weights(same, tmp_path / "m.safetensors")
     assert all(torch.equal(value, state[key]) for key, value in same.state_dict().items())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dropout_keeps_half(memory_format):
+    torch.manual_seed(0)
+    images = torch.rand(20, 7, 9, 11).add(1).contiguous(memory_format=memory_format)
+    images.requires_grad_()
+    dropout = HalfDropout()
+    out = dropout(images)
+    kept = out != 0
+    assert torch.equal(out[kept], 2 * images[kept])
+    for axes in ((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)):
+        assert (kept.float().mean(axes) - 0.5).abs().max() < 0.1
+    assert abs(kept.float().mean() - 0.5) < 0.02
+    assert not torch.equal(kept, dropout(images) != 0)
+    out.sum().backward()
+    assert torch.equal(images.grad, 2.0 * kept)
+    assert dropout.eval()(images) is images
 
 
 # Losses, against loops written from the formulas.

@@ -16,8 +16,9 @@ from bindesc.cli import main
 from bindesc.image import read_image
 from bindesc.models.bingan import BinGanConfig
 from bindesc.runtime import Runtime
-from bindesc.training import gan
-from bindesc.training.gan import SAMPLES, WEIGHTS, Gan, GanConfig, draw_batch, train, validate
+from bindesc.training import gan, gan_step
+from bindesc.training.gan import SAMPLES, WEIGHTS, draw_batch, train, validate
+from bindesc.training.gan_step import Gan, GanConfig
 from bindesc.training.patch_images import PatchSettings, cut_patches
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
 from bindesc.weights import load_model
@@ -87,18 +88,23 @@ def test_each_step_changes_its_own_network(patches):
     assert all(p.requires_grad for p in trainer.discriminator.parameters())
 
 
-@pytest.mark.parametrize("off", ["lambda_dmr", "lambda_bre"])
-def test_a_weight_of_zero_leaves_a_regulariser_out(patches, monkeypatch, off):
-    """With a weight of zero it does not matter what the regulariser is."""
-    names = ["distance_matching"] if off == "lambda_dmr" else ["marginal_entropy"]
+@pytest.mark.parametrize(
+    ("name", "regulariser"),
+    [
+        ("lambda_dmr", "distance_matching"),
+        ("lambda_bre", "marginal_entropy"),
+        ("lambda_bre", "activation_correlation"),
+    ],
+)
+def test_a_weight_of_zero_leaves_a_regulariser_out(patches, monkeypatch, name, regulariser):
+    """With a weight of zero it does not matter what the regulariser is, otherwise it does."""
+    original = getattr(gan_step, regulariser)
     after = []
     for weight in (0.0, 0.5):
         for factor in (1, 3):
             with monkeypatch.context() as patch:
-                for name in names:
-                    original = getattr(gan, name)
-                    patch.setattr(gan, name, lambda *a, o=original, k=factor: k * o(*a))
-                trainer = Gan(replace(CONFIG, **{off: weight}))
+                patch.setattr(gan_step, regulariser, lambda *a, k=factor: k * original(*a))
+                trainer = Gan(replace(CONFIG, **{name: weight}))
                 trainer.initialise(patches, discriminator=True)
                 for _ in range(2):
                     trainer.discriminator_step(patches[:8])
@@ -218,7 +224,7 @@ def test_training_starts_from_a_model(patches, tmp_path):
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(patches, tmp_path, monkeypatch):
     train(patches, tmp_path / "run", CONFIG, steps=2)
     before = (tmp_path / "run" / CHECKPOINT).read_bytes()
-    monkeypatch.setattr(gan, "marginal_entropy", lambda f: f.sum() * float("nan"))
+    monkeypatch.setattr(gan_step, "marginal_entropy", lambda f: f.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="step 2"):
         train(patches, tmp_path / "run", CONFIG, steps=9, resume=True)
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .half_dropout import HalfDropout
 from .weight_norm import WeightNormConv2d, WeightNormConvTranspose2d
 
 NOISE = 100  # length of the generator's input
@@ -70,11 +71,11 @@ class PatchDiscriminator(nn.Module):
             *_block(config.inputs, narrow),
             *_block(narrow, narrow),
             *_block(narrow, narrow, stride=2),
-            nn.Dropout(0.5),
+            HalfDropout(),
             *_block(narrow, wide),
             *_block(wide, wide),
             *_block(wide, wide, stride=2),
-            nn.Dropout(0.5),
+            HalfDropout(),
             *_block(wide, wide, padding=0),
         )
         self.code = nn.Sequential(*_block(wide, config.bits, kernel=1, padding=0))

@@ -148,7 +148,8 @@ def _train_compact(args: argparse.Namespace) -> int:
 
 def _train_bingan(args: argparse.Namespace) -> int:
     from ..models.bingan import BinGanConfig
-    from .gan import WEIGHTS, GanConfig, train
+    from .gan import WEIGHTS, train
+    from .gan_step import GanConfig
     from .patch_images import open_patches
 
     patches, support = open_patches(_patch_set(args))
