@@ -146,11 +146,11 @@ def train(
         for network in (gan.discriminator, gan.generator):
             if not all(torch.isfinite(p).all() for p in network.parameters()):
                 raise FloatingPointError(f"a weight is not finite at step {step}")
-        if history:
-            means = {k: sum(h[k] for h in history) / len(history) for k in history[0]}
-            line = means | validate(gan, validated)
-            run.log(step, **line)
-            history.clear()
+        names = history[0] if history else {}
+        means = {k: sum(h[k] for h in history) / len(history) for k in names}
+        line = means | validate(gan, validated)
+        run.log(step, **line)
+        history.clear()
         run.save({"step": step, "config": asdict(config), **gan.state()})
         draw_samples(gan.generator, output / SAMPLES)
 
