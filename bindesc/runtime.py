@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,14 +32,11 @@ class Runtime:
     def __init__(self, model: str | os.PathLike[str], device: str = "cpu"):
         import torch
 
-        from .models.compact import CompactNet, fold_batch_norm
-
         network, manifest = load_model(model)
         self.manifest: Manifest = manifest
         self.device = torch.device(device)
-        assert isinstance(network, CompactNet)
-        self._network = fold_batch_norm(network).to(self.device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: Any = cast("Any", network).for_inference().to(self.device)
+        self._network.to(memory_format=torch.channels_last)
 
     @property
     def descriptor_bytes(self) -> int:
@@ -82,13 +79,11 @@ class Runtime:
     def _chunk(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
         import torch
 
-        from .models.compact import normalise_patches
-
         chunk = np.zeros((CHUNK, 1, PATCH_SIDE, PATCH_SIDE), np.uint8)
         chunk[: len(part), 0] = part
         with torch.inference_mode(), _exact_convolutions():
             images = torch.from_numpy(chunk).to(self.device).float()
-            images = normalise_patches(images).contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=torch.channels_last)
             bits = (self._network(images) >= 0).cpu().numpy()
         return pack_bits(bits)
 

@@ -234,9 +234,13 @@ def _golden_output(network: nn.Module) -> dict[str, Any]:
 
 def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
+    from .models.bingan import BinGanConfig, PatchDiscriminator
     from .models.compact import CompactConfig, CompactNet
 
-    return {"compact": (CompactConfig, CompactNet)}
+    return {
+        "bingan": (BinGanConfig, PatchDiscriminator),
+        "compact": (CompactConfig, CompactNet),
+    }
 
 
 def build_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:

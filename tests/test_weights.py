@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bindesc.models.compact import CompactConfig, CompactNet, fold_batch_norm, multiply_adds
+from bindesc.models.compact import CompactConfig, CompactNet, multiply_adds
 from bindesc.runtime import Runtime
 from bindesc.weights import (
     WeightsError,
@@ -119,11 +119,9 @@ def test_folding_changes_nothing_but_rounding():
     images = torch.from_numpy(golden_patches()[:, None]).float()
     network(images)
     network.eval()
-    from bindesc.models.compact import normalise_patches
-
     with torch.no_grad():
         expected = network(images)
-        folded = fold_batch_norm(network)(normalise_patches(images))
+        folded = network.for_inference()(images)
     assert torch.allclose(folded, expected, atol=1e-4)
 
 

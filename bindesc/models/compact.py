@@ -67,9 +67,24 @@ class CompactNet(nn.Module):
         """Activations before the sign."""
         return self.layers(normalise_patches(patches))
 
+    def for_inference(self) -> nn.Sequential:
+        """The same function in evaluation mode, without batch normalisation."""
+        return nn.Sequential(NormalisePatches(), *fold_batch_norm(self)).eval()
+
+
+class NormalisePatches(nn.Module):
+    """:func:`normalise_patches` as a layer."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """The same shape, each patch of mean 0 and deviation 1."""
+        return normalise_patches(patches)
+
 
 def fold_batch_norm(model: CompactNet) -> nn.Sequential:
-    """The same function in evaluation mode, each normalisation folded into its convolution."""
+    """The same function in evaluation mode, each normalisation folded into its convolution.
+
+    Its input is already normalised.
+    """
     folded: list[nn.Module] = []
     for layer in model.layers:
         if isinstance(layer, nn.BatchNorm2d):

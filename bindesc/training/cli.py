@@ -44,6 +44,64 @@ def register(commands: Any) -> None:
     compact.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     compact.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     compact.set_defaults(run=_train_compact)
+    _add_bingan(kinds)
+
+
+def _add_bingan(kinds: Any) -> None:
+    bingan = kinds.add_parser(
+        "bingan",
+        help="the BinGAN descriptor, from patches without labels",
+        description="Train BinGAN on unlabelled patches: of a set made before, or cut here from "
+        "photos and sheets (kept in RUN/patches).",
+    )
+    bingan.add_argument(
+        "patches", type=Path, nargs="?", help="set of patches or pairs made before", metavar="SET"
+    )
+    source = bingan.add_argument_group("instead of a set; both can be given several times")
+    source.add_argument(
+        "--images",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="photos, cut at their ORB keypoints",
+    )
+    source.add_argument(
+        "--brown",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="sheets of patches in the PhotoTour format",
+    )
+    source.add_argument(
+        "--per-photo", type=int, default=300, help="most patches of a photo (%(default)s)"
+    )
+    source.add_argument(
+        "--support", type=float, default=1.0, help="patch side over ORB's size (%(default)s)"
+    )
+    bingan.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    length = bingan.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, help="stop after so many in all")
+    length.add_argument("--minutes", type=float, help="stop after so long, from now")
+    bingan.add_argument("--batch", type=int, default=25, help="patches a step (%(default)s)")
+    bingan.add_argument("--learning-rate", type=float, default=3e-4, help="(%(default)s)")
+    bingan.add_argument(
+        "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
+    )
+    bingan.add_argument(
+        "--lambda-bre", type=float, default=0.01, help="weight of the bits' entropy (%(default)s)"
+    )
+    bingan.add_argument("--init", help="name or path of a model to start from")
+    bingan.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    bingan.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
+    )
+    bingan.add_argument("--device", default="cpu", help="torch device (%(default)s)")
+    bingan.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    bingan.set_defaults(run=_train_bingan)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -82,7 +140,65 @@ def _train_compact(args: argparse.Namespace) -> int:
         config,
         resume=args.resume,
         initial=args.init,
-        command=shlex.join(["bindesc", *sys.argv[1:]]),
+        command=_command_line(),
     )
-    print(f"{args.out / WEIGHTS}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    _print_scores(args.out / WEIGHTS, scores)
     return 0
+
+
+def _train_bingan(args: argparse.Namespace) -> int:
+    from ..models.bingan import BinGanConfig
+    from .gan import WEIGHTS, train
+    from .gan_step import GanConfig
+    from .patch_images import open_patches
+
+    patches, support = open_patches(_patch_set(args))
+    config = GanConfig(
+        model=BinGanConfig(support=support),
+        batch=args.batch,
+        learning_rate=args.learning_rate,
+        lambda_dmr=args.lambda_dmr,
+        lambda_bre=args.lambda_bre,
+        bfloat16=args.bfloat16,
+        seed=args.seed,
+    )
+    scores = train(
+        patches,
+        args.out,
+        config,
+        steps=args.steps,
+        minutes=args.minutes,
+        resume=args.resume,
+        initial=args.init,
+        device=args.device,
+        command=_command_line(),
+    )
+    _print_scores(args.out / WEIGHTS, scores)
+    return 0
+
+
+def _patch_set(args: argparse.Namespace) -> Path:
+    """The set to train on; a new run without one makes it."""
+    from .patch_images import PatchSettings, build_patches
+
+    folders = args.images + args.brown
+    if (args.patches is None) != bool(folders):
+        raise ValueError("give either a set of patches, or --images and --brown folders")
+    if args.patches is not None:
+        return Path(args.patches)
+    output = Path(args.out / "patches")
+    if args.resume:
+        return output
+    settings = PatchSettings(per_photo=args.per_photo, support=args.support)
+    summary = build_patches(output, settings, photos=args.images, brown=args.brown)
+    for path, reason in summary["skipped"].items():
+        print(f"skipped {path}: {reason}", file=sys.stderr)
+    return output
+
+
+def _command_line() -> str:
+    return shlex.join(["bindesc", *sys.argv[1:]])
+
+
+def _print_scores(path: Path, scores: dict[str, float]) -> None:
+    print(f"{path}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))

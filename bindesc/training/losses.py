@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+SOFTNESS = 1e-3  # gamma of soft_sign in BinGAN
 
 
 def relax_bits(activations: Tensor, sharpness: float) -> Tensor:
@@ -17,7 +20,7 @@ def relax_bits(activations: Tensor, sharpness: float) -> Tensor:
         ``(N, K)`` float rows of unit length; the inner product of two is near ``1 - 2 d / K`` for
         codes at Hamming distance d.
     """
-    return torch.nn.functional.normalize(torch.tanh(sharpness * activations), dim=1)
+    return F.normalize(torch.tanh(sharpness * activations), dim=1)
 
 
 def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: float = 1.0) -> Tensor:
@@ -44,3 +47,106 @@ def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: flo
     far = cross.masked_fill(~negative, float("inf"))
     hardest = torch.minimum(far.amin(0), far.amin(1))
     return (margin + positive - hardest).clamp_min(0).mean()
+
+
+def signs(activations: Tensor) -> Tensor:
+    """The code as -1 and 1, without gradient; 0 counts as positive, as in bit = a >= 0."""
+    return torch.where(activations.detach() >= 0, 1.0, -1.0).to(activations.dtype)
+
+
+def soft_sign(activations: Tensor) -> Tensor:
+    """Differentiable stand-in for the sign: ``a / (|a| + gamma)``, gamma = 0.001."""
+    return activations / (activations.abs() + SOFTNESS)
+
+
+def distance_matching(f: Tensor, h: Tensor) -> Tensor:
+    """Distance matching regulariser (DMR): short codes keep the distances of long ones.
+
+    Zieba et al., "BinGAN", NeurIPS 2018, equation 4: the mean over pairs ``k != j`` of
+    ``|b_h,k . b_h,j / M - s_f,k . s_f,j / K|`` with ``b = sign`` and ``s = soft_sign``.
+
+    Args:
+        f: ``(N, K)`` float, the low-dimensional layer, N at least 2.
+        h: ``(N, M)`` float, the high-dimensional layer; it gets no gradient.
+
+    Returns:
+        Scalar, 0 to 2.
+    """
+    long, short = signs(h), soft_sign(f)
+    gap = long @ long.T / h.shape[1] - short @ short.T / f.shape[1]
+    return gap.abs()[_pairs(gap)].mean()
+
+
+def marginal_entropy(f: Tensor) -> Tensor:
+    """First part of the binarisation representation entropy (BRE): bits are set half of the time.
+
+    Cao et al., "Improving GAN training via binarized representation entropy (BRE)
+    regularization", ICLR 2018, and BinGAN: ``L_ME = mean over k of (batch mean of s_f,k)^2``.
+
+    Args:
+        f: ``(N, K)`` float.
+
+    Returns:
+        Scalar, 0 to 1.
+    """
+    return soft_sign(f).mean(0).square().mean()
+
+
+def activation_correlation(f: Tensor, h: Tensor, beta: float = 2.0) -> Tensor:
+    """Second part of the adjusted BRE: different patches get codes that are not correlated.
+
+    BinGAN: ``L_MAC = sum over k != j of alpha_kj |s_f,k . s_f,j| / (Z K)`` with
+    ``alpha_kj = exp(-|b_h,k . b_h,j| / (beta M))`` and, as in the authors' program,
+    ``Z = N (N - 1)``. The weights spare pairs that look alike.
+
+    Args:
+        f: ``(N, K)`` float, N at least 2.
+        h: ``(N, M)`` float; it gets no gradient.
+        beta: the larger, the more alike the weights.
+
+    Returns:
+        Scalar, 0 to 1.
+    """
+    long, short = signs(h), soft_sign(f)
+    weight = torch.exp(-(long @ long.T).abs() / (beta * h.shape[1]))
+    product = weight * (short @ short.T).abs() / f.shape[1]
+    return product[_pairs(product)].mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Two-class loss of a discriminator with K logits and an implied class "generated".
+
+    Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, section 5, the
+    unsupervised part. With ``l = logsumexp(logits)``, the probability of "real" is ``sigmoid(l)``:
+    ``L = -E[l(real)] / 2 + E[softplus(l(real))] / 2 + E[softplus(l(fake))] / 2``.
+
+    Args:
+        real: ``(N, C)`` logits of data.
+        fake: ``(N, C)`` logits of generated images.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    on_real, on_fake = torch.logsumexp(real, 1), torch.logsumexp(fake, 1)
+    return (F.softplus(on_real) - on_real).mean() / 2 + F.softplus(on_fake).mean() / 2
+
+
+def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
+    """The generator's loss: generated images have the same mean features as data.
+
+    Salimans et al. 2016, section 3.1: ``|E[real] - E[fake]|^2``, here divided by the number of
+    features.
+
+    Args:
+        real: ``(N, P)`` features of data.
+        fake: ``(N, P)`` features of generated images.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    return (real.mean(0) - fake.mean(0)).square().mean()
+
+
+def _pairs(matrix: Tensor) -> Tensor:
+    """``(N, N)`` bool: everything but the diagonal."""
+    return ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)

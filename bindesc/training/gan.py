@@ -1,0 +1,198 @@
+"""The training loop of BinGAN: batches, checkpoints, log, samples."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..files import atomic_path
+from ..models.bingan import NOISE, Generator
+from ..weights import load_weights, save_model
+from .gan_step import Gan, GanConfig
+from .run import Run
+
+WEIGHTS = "model.safetensors"
+SAMPLES = "samples.png"
+_INITIAL_SAMPLES = 500  # that gains and biases are set from
+_VALIDATED = 512
+_SHEET = (8, 16)  # rows and columns of generated patches
+
+
+def draw_batch(count: int, batch: int, seed: int, step: int) -> NDArray[np.intp]:
+    """Which patches step ``step`` sees: every pass over the data is a new permutation.
+
+    Returns:
+        ``(batch,)`` indices below ``count``, ascending; the rest of a pass is left out.
+    """
+    epoch, position = divmod(step, count // batch)
+    order = _permutation(count, seed, epoch)
+    return np.sort(order[position * batch : (position + 1) * batch])
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@torch.no_grad()
+def validate(gan: Gan, patches: NDArray[np.uint8]) -> dict[str, float]:
+    """How well the bits of patches are used.
+
+    Returns:
+        ``bit_bias``: mean distance of a bit's frequency from one half, 0 to 0.5;
+        ``bit_correlation``: mean absolute correlation of two bits, 0 to 1.
+    """
+    gan.discriminator.eval()
+    parts = np.array_split(patches, -(-len(patches) // 64))
+    f = torch.cat([gan.discriminator.layers(gan.to_images(part)).f for part in parts])
+    gan.discriminator.train()
+    bits = (f >= 0).double()
+    centred = bits - bits.mean(0)
+    centred = centred / (centred.norm(dim=0) + 1e-9)
+    correlation = (centred.T @ centred).abs().fill_diagonal_(0)
+    pairs = bits.shape[1] * (bits.shape[1] - 1)
+    return {
+        "bit_bias": float((bits.mean(0) - 0.5).abs().mean()),
+        "bit_correlation": float(correlation.sum()) / pairs,
+    }
+
+
+@torch.no_grad()
+def draw_samples(generator: Generator, path: Path) -> None:
+    """Write a PNG of 8 x 16 generated patches, always of the same noise."""
+    rows, columns = _SHEET
+    noise = torch.rand(rows * columns, NOISE, generator=torch.Generator().manual_seed(0))
+    generator.eval()
+    images = generator(noise.to(next(generator.parameters()).device)).float().cpu()
+    generator.train()
+    values = ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    side, channels = values.shape[2:]
+    grid = values.reshape(rows, columns, side, side, channels).swapaxes(1, 2)
+    sheet = grid.reshape(rows * side, columns * side, channels)[:, :, ::-1]  # OpenCV has BGR
+    with atomic_path(path) as temporary:
+        if not cv2.imwrite(str(temporary), sheet):
+            raise OSError(f"cannot write {path}")
+
+
+def train(
+    patches: NDArray[np.uint8],
+    output: Path,
+    config: GanConfig,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    initial: str | None = None,
+    device: str = "cpu",
+    command: str = "",
+) -> dict[str, float]:
+    """Train BinGAN on patches and write the discriminator as ``model.safetensors``.
+
+    Args:
+        patches: ``(N, 32, 32)`` uint8, or ``(N, 32, 32, 3)`` for three input channels; may be
+            memory-mapped.
+        output: folder of the run.
+        config: see :class:`GanConfig`; a resumed run must be given the same.
+        steps: stop after so many, counted from the start of the run.
+        minutes: stop after so long, counted from this call; one of the two is needed.
+        resume: go on from the checkpoint in ``output``; on one CPU thread bit for bit as if the
+            run had not been interrupted.
+        initial: name or path of a model that the discriminator starts from.
+        device: a torch device.
+        command: the command line, for the model's manifest.
+
+    Returns:
+        The last log line: means of the losses since the one before, and :func:`validate`.
+
+    Raises:
+        FileNotFoundError, FileExistsError: see :class:`Run`.
+        ValueError: the patches do not fit, or the checkpoint or ``initial`` is of another
+            configuration.
+        FloatingPointError: a loss or weight is not finite; the last checkpoint stays.
+    """
+    _check(patches, config)
+    if steps is None and minutes is None:
+        raise ValueError("steps, minutes: one of the two is needed")
+    run = Run(output, resume=resume)
+    gan = Gan(config, device)
+    step = 0
+    if resume:
+        state = run.load()
+        if state["config"] != asdict(config):
+            raise ValueError(
+                "the checkpoint was made with another configuration; give the same options"
+            )
+        step = int(state["step"])
+        gan.restore(state)
+    else:
+        if initial is not None:
+            load_weights(gan.discriminator, initial)
+        gan.initialise(_spread(patches, _INITIAL_SAMPLES), discriminator=initial is None)
+
+    validated = _spread(patches, _VALIDATED)
+    history: list[dict[str, float]] = []
+    line: dict[str, float] = {}
+
+    def save() -> None:
+        nonlocal line
+        for network in (gan.discriminator, gan.generator):
+            if not all(torch.isfinite(p).all() for p in network.parameters()):
+                raise FloatingPointError(f"a weight is not finite at step {step}")
+        names = history[0] if history else {}
+        means = {k: sum(h[k] for h in history) / len(history) for k in names}
+        line = means | validate(gan, validated)
+        run.log(step, **line)
+        history.clear()
+        run.save({"step": step, "config": asdict(config), **gan.state()})
+        draw_samples(gan.generator, output / SAMPLES)
+
+    if not resume:
+        save()
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    total = None if steps is None else steps * config.batch
+    bar = tqdm(total=total, initial=step * config.batch, unit="image", dynamic_ncols=True)
+    while (steps is None or step < steps) and not run.stopping:
+        if end is not None and time.monotonic() >= end:
+            break
+        first = draw_batch(len(patches), config.batch, 2 * config.seed, step)
+        second = draw_batch(len(patches), config.batch, 2 * config.seed + 1, step)
+        losses = gan.discriminator_step(patches[first]) | gan.generator_step(patches[second])
+        if not np.isfinite(list(losses.values())).all():
+            raise FloatingPointError(f"not finite at step {step}: {losses}")
+        history.append(losses)
+        step += 1
+        bar.update(config.batch)
+        if step % 10 == 0:
+            left = {} if end is None else {"left": f"{(end - time.monotonic()) / 60:.1f} min"}
+            bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()} | left)
+        if run.save_is_due:
+            save()
+    bar.close()
+    if history:
+        save()
+    save_model(output / WEIGHTS, gan.discriminator, command=command)
+    return line
+
+
+def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:
+    shape = (32, 32) if config.model.inputs == 1 else (32, 32, config.model.inputs)
+    if patches.dtype != np.uint8 or patches.shape[1:] != shape:
+        raise ValueError(
+            f"patches: expected (N, {', '.join(map(str, shape))}) uint8, "
+            f"got {patches.shape} {patches.dtype}"
+        )
+    if config.batch < 2 or len(patches) < config.batch:
+        raise ValueError(f"{len(patches)} patches, a batch of {config.batch}: too few (2 at least)")
+
+
+def _spread(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """``count`` patches or all, evenly spread over the data."""
+    return patches[:: max(len(patches) // count, 1)][:count].copy()

@@ -1,0 +1,157 @@
+"""One training step of BinGAN: the discriminator with its regularisers, then the generator.
+
+Zieba et al., "BinGAN: Learning Compact Binary Descriptors with a Regularized GAN", NeurIPS 2018.
+The regularisers act on the data, not on generated images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..models.bingan import NOISE, BinGanConfig, Generator, PatchDiscriminator
+from ..models.weight_norm import initialise_from_data
+from .losses import (
+    activation_correlation,
+    discriminator_loss,
+    distance_matching,
+    feature_matching,
+    marginal_entropy,
+)
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """How BinGAN is trained; the defaults are the published ones.
+
+    Attributes:
+        model: the discriminator.
+        generator_width: channels of the generator at 4x4 pixels.
+        batch: patches in a batch of data, and in one of generated images.
+        learning_rate: of Adam, constant.
+        beta1: of Adam.
+        lambda_dmr: weight of the distance matching regulariser; 0 leaves it out.
+        lambda_bre: weight of the binarisation representation entropy; 0 leaves it out.
+        bfloat16: compute convolutions in bfloat16; weights and losses stay float32. Faster on GPUs
+            and on processors with AMX, slower on those with AVX-512 alone.
+        seed: of the weights, the batches, the noise and the dropout.
+    """
+
+    model: BinGanConfig = field(default_factory=BinGanConfig)
+    generator_width: int = 512
+    batch: int = 25
+    learning_rate: float = 3e-4
+    beta1: float = 0.5
+    lambda_dmr: float = 0.05
+    lambda_bre: float = 0.01
+    bfloat16: bool = False
+    seed: int = 0
+
+
+class Gan:
+    """Both networks with their optimisers, and one step of each.
+
+    Args:
+        config: see :class:`GanConfig`.
+        device: a torch device.
+    """
+
+    def __init__(self, config: GanConfig, device: str = "cpu"):
+        self.config = config
+        self.device = torch.device(device)
+        torch.manual_seed(config.seed)
+        self.discriminator = PatchDiscriminator(config.model)
+        self.generator = Generator(config.model.inputs, config.generator_width)
+        for network in (self.discriminator, self.generator):
+            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def adam(network: nn.Module) -> torch.optim.Adam:
+            betas = (config.beta1, 0.999)
+            return torch.optim.Adam(network.parameters(), config.learning_rate, betas)
+
+        self.discriminator_adam = adam(self.discriminator)
+        self.generator_adam = adam(self.generator)
+
+    def discriminator_step(self, patches: NDArray[np.uint8]) -> dict[str, float]:
+        """One step of the discriminator on a batch of data; returns the parts of its loss."""
+        config, count = self.config, len(patches)
+        with torch.no_grad():
+            generated = self.generate(count)
+        with self._autocast():
+            out = self.discriminator.layers(torch.cat([self.to_images(patches), generated]))
+        f, h = out.f[:count], out.h[:count].float()
+        parts = {
+            "D": discriminator_loss(out.logits[:count], out.logits[count:]),
+            "DMR": distance_matching(f, h),
+            "ME": marginal_entropy(f),
+            "MAC": activation_correlation(f, h),
+        }
+        loss = parts["D"] + config.lambda_dmr * parts["DMR"]
+        loss = loss + config.lambda_bre * (parts["ME"] + parts["MAC"])
+        _descend(loss, self.discriminator_adam)
+        return {name: part.item() for name, part in parts.items()}
+
+    def generator_step(self, patches: NDArray[np.uint8]) -> dict[str, float]:
+        """One step of the generator on a batch of data; returns its loss."""
+        self.discriminator.requires_grad_(False)
+        with self._autocast():
+            with torch.no_grad():
+                real = self.discriminator.layers(self.to_images(patches)).pooled
+            fake = self.discriminator.layers(self.generate(len(patches))).pooled
+        loss = feature_matching(real, fake)
+        _descend(loss, self.generator_adam)
+        self.discriminator.requires_grad_(True)
+        return {"G": loss.item()}
+
+    def initialise(self, patches: NDArray[np.uint8], *, discriminator: bool) -> None:
+        """Set gains and biases from data, of the generator and, on demand, the discriminator."""
+        initialise_from_data(self.generator, lambda: self.generate(len(patches)))
+        if discriminator:
+            images = self.to_images(patches)
+            initialise_from_data(self.discriminator, lambda: self.discriminator.layers(images))
+
+    def generate(self, count: int) -> Tensor:
+        """``(count, C, 32, 32)`` images from fresh noise, -1 to 1."""
+        noise = torch.rand(count, NOISE).to(self.device)
+        with self._autocast():
+            return self.generator(noise).float().contiguous(memory_format=torch.channels_last)
+
+    def to_images(self, patches: NDArray[np.uint8]) -> Tensor:
+        """``(N, 32, 32)`` or ``(N, 32, 32, 3)`` uint8 to ``(N, C, 32, 32)`` float, -1 to 1."""
+        channels = patches.reshape(*patches.shape[:3], -1)
+        images = torch.from_numpy(channels).to(self.device).permute(0, 3, 1, 2).float()
+        images = self.discriminator.to_images(images)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, but for the data."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "generator": self.generator.state_dict(),
+            "discriminator_adam": self.discriminator_adam.state_dict(),
+            "generator_adam": self.generator_adam.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what :meth:`state` returned."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator_adam.load_state_dict(state["discriminator_adam"])
+        self.generator_adam.load_state_dict(state["generator_adam"])
+        torch.set_rng_state(state["random"])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+
+def _descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()

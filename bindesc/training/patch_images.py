@@ -1,0 +1,133 @@
+"""Single unlabelled patches, for training without pairs: one memory-mapped array in a folder.
+
+``patches.npy`` is ``(N, 32, 32)`` uint8; ``set.json`` says where the patches come from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..detectors import SCALE_FACTORS, create_detector, detect, to_arrays
+from ..files import atomic_folder
+from ..image import ImageError, read_image, resize_to, to_gray
+from ..patches import PATCH_SIDE, extract_patches
+from .brown import open_brown
+from .pairs import find_photos
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """How patches are cut from photos.
+
+    Attributes:
+        per_photo: most ORB keypoints of a photo, the strongest.
+        max_side: photos are shrunk to this longer side first, pixels.
+        support: side of the patch over the detector's scale factor.
+    """
+
+    per_photo: int = 300
+    max_side: int = 1024
+    support: float = 1.0
+
+
+def cut_patches(photo: NDArray[np.uint8], settings: PatchSettings) -> NDArray[np.uint8]:
+    """The patches at the ORB keypoints of a grey photo, ``(K, 32, 32)`` uint8."""
+    photo = resize_to(photo, settings.max_side)
+    detector = create_detector("orb", settings.per_photo)
+    xy, size, angle, _ = to_arrays(detect(detector, photo, None, settings.per_photo))
+    scale = SCALE_FACTORS["orb"] * settings.support
+    return extract_patches(photo, xy, size, angle, scale=scale)[0]
+
+
+def build_patches(
+    output: Path,
+    settings: PatchSettings,
+    *,
+    photos: Sequence[Path] = (),
+    brown: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Collect patches from folders of photos and from folders in the PhotoTour format.
+
+    Args:
+        output: the folder to make; it must not exist, and appears only when it is complete.
+        settings: for the photos.
+        photos: folders of photos.
+        brown: folders of sheets, see :mod:`bindesc.training.brown`.
+
+    Returns:
+        What ``set.json`` holds: ``settings``, ``count``, ``sources`` (folder to number of
+        patches) and ``skipped`` photos with the reason.
+
+    Raises:
+        ImageError: a folder has no photos, or there is not one patch.
+        BrownError: see :func:`bindesc.training.brown.open_brown`.
+        FileExistsError: ``output`` exists.
+    """
+    sources: dict[str, int] = {}
+    skipped: dict[str, str] = {}
+    with atomic_folder(output) as partial:
+        raw = partial / "patches.raw"
+        with raw.open("wb") as file:
+            for folder in [*brown, *photos]:
+                parts = _sheets(folder) if folder in brown else _photos(folder, settings, skipped)
+                sources[str(folder)] = sum(file.write(p.tobytes()) for p in parts) // PATCH_SIDE**2
+        count = sum(sources.values())
+        if not count:
+            raise ImageError(f"no patches found: {skipped}")
+        array = np.lib.format.open_memmap(
+            partial / "patches.npy", "w+", np.uint8, (count, PATCH_SIDE, PATCH_SIDE)
+        )
+        array[:] = np.memmap(raw, np.uint8, "r", shape=array.shape)
+        array.flush()
+        raw.unlink()
+        summary = {
+            "settings": asdict(settings),
+            "count": count,
+            "sources": sources,
+            "skipped": skipped,
+        }
+        (partial / "set.json").write_text(json.dumps(summary, indent=1))
+    return summary
+
+
+def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
+    """Open a set of patches, or a set of pairs as single patches.
+
+    Returns:
+        ``(N, 32, 32)`` uint8, memory-mapped, and the support that it was cut with.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (folder / "set.json").is_file():
+        raise FileNotFoundError(f"{folder}: no set of patches")
+    summary = json.loads((folder / "set.json").read_text())
+    patches = np.load(folder / "patches.npy", mmap_mode="r")
+    return patches.reshape(-1, PATCH_SIDE, PATCH_SIDE), float(summary["settings"]["support"])
+
+
+def _sheets(folder: Path) -> Iterator[NDArray[np.uint8]]:
+    opened = open_brown(folder)
+    yield from tqdm(opened.read_sheets(), total=len(opened.sheets), unit="sheet")
+
+
+def _photos(
+    folder: Path, settings: PatchSettings, skipped: dict[str, str]
+) -> Iterator[NDArray[np.uint8]]:
+    for path in tqdm(find_photos(folder), unit="photo"):
+        try:
+            patches = cut_patches(to_gray(read_image(path)), settings)
+        except ImageError as error:
+            skipped[str(path)] = str(error)
+            continue
+        if not len(patches):
+            skipped[str(path)] = "no keypoints"
+        yield patches
