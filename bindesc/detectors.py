@@ -134,9 +134,8 @@ def intensity_centroid(gray: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDAr
     offset = np.arange(CENTROID_DIAMETER, dtype=np.float32) - CENTROID_DIAMETER // 2
     dx, dy = np.meshgrid(offset, offset)
     inside = dx**2 + dy**2 <= (CENTROID_DIAMETER // 2) ** 2
-    moments = discs.reshape(len(xy), -1).astype(np.float32) @ np.stack(
-        [(dx * inside).ravel(), (dy * inside).ravel()], axis=1
-    )
+    weights = np.stack([dx * inside, dy * inside])
+    moments = np.einsum("nvu,cvu->nc", discs.astype(np.float32), weights)
     angle = np.degrees(np.arctan2(moments[:, 1], moments[:, 0])).astype(np.float32) % np.float32(
         360
     )

@@ -114,16 +114,17 @@ def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> N
 def _sample(image: NDArray, affine: NDArray[np.float32], side: int) -> NDArray:
     """Sample ``(N, side, side)`` patches from one image by bilinear interpolation."""
     offset = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
-    v, u = np.meshgrid(offset, offset, indexing="ij")
-    grid = np.stack([u.ravel(), v.ravel(), np.ones(side * side, np.float32)])
     if max(image.shape) > _REMAP_LIMIT:
         raise ValueError(f"image: a side over {_REMAP_LIMIT} pixels is not supported")
     patches = np.empty((len(affine), side, side), image.dtype)
     per_call = _REMAP_LIMIT // side
     for start in range(0, len(affine), per_call):
         part = affine[start : start + per_call]
-        xs = (part[:, 0] @ grid).reshape(-1, side)
-        ys = (part[:, 1] @ grid).reshape(-1, side)
+        # (n, v, u) by broadcasting: a matrix product would wake BLAS's threads, which then spin
+        # beside the network's.
+        along_u = part[:, :, None, 0, None] * offset
+        along_v = part[:, :, 1, None, None] * offset[:, None] + part[:, :, 2, None, None]
+        xs, ys = ((along_u[:, i] + along_v[:, i]).reshape(-1, side) for i in range(2))
         out = patches[start : start + per_call].reshape(-1, side)
         cv2.remap(image, xs, ys, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REFLECT_101)
     return patches

@@ -180,6 +180,15 @@ def train(
     model.train()
     scores: dict[str, float] = {}
     average = 0.0
+    saved = step if resume else -1
+
+    def save() -> None:
+        nonlocal scores, saved
+        scores = validate(model, data, held_out)
+        run.log(step, loss=average, **scores)
+        run.save(state())
+        saved = step
+
     bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
     while step < config.steps and not run.stopping:
         patches, negative = draw_batch(data, training, config, step)
@@ -196,11 +205,11 @@ def train(
         bar.update()
         if step % 50 == 0:
             bar.set_postfix(loss=f"{average:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()})
-        if run.save_is_due or step == config.steps:
-            scores = validate(model, data, held_out)
-            run.log(step, loss=average, **scores)
-            run.save(state())
+        if run.save_is_due:
+            save()
     bar.close()
+    if saved != step:
+        save()
     save_model(output / WEIGHTS, model, command=command)
     return scores
 
