@@ -35,16 +35,21 @@ def register(commands: Any) -> None:
     kinds = train.add_subparsers(dest="kind", required=True)
     compact = kinds.add_parser("compact", help="the compact descriptor, from pairs of patches")
     compact.add_argument("pairs", type=Path, help="folder made by 'bindesc patches build'")
-    compact.add_argument("--out", type=Path, required=True, help="folder of the run")
+    _add_run_options(compact, learning_rate=2e-3)
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
-    compact.add_argument("--learning-rate", type=float, default=2e-3, help="(%(default)s)")
     compact.add_argument("--channels", default="", help="of each convolution, by comma")
     compact.add_argument("--strides", default="", help="of each convolution, by comma")
-    compact.add_argument("--init", help="name or path of a model to start from")
-    compact.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    compact.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     compact.set_defaults(run=_train_compact)
     _add_bingan(kinds)
+
+
+def _add_run_options(parser: argparse.ArgumentParser, learning_rate: float) -> None:
+    """What every kind of training takes."""
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--init", help="name or path of a model to start from")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
 
 def _add_bingan(kinds: Any) -> None:
@@ -80,27 +85,23 @@ def _add_bingan(kinds: Any) -> None:
     source.add_argument(
         "--support", type=float, default=1.0, help="patch side over ORB's size (%(default)s)"
     )
-    bingan.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    _add_run_options(bingan, learning_rate=3e-4)
     length = bingan.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="stop after so many in all")
     length.add_argument("--minutes", type=float, help="stop after so long, from now")
     bingan.add_argument("--batch", type=int, default=25, help="patches a step (%(default)s)")
-    bingan.add_argument("--learning-rate", type=float, default=3e-4, help="(%(default)s)")
     bingan.add_argument(
         "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
     )
     bingan.add_argument(
         "--lambda-bre", type=float, default=0.01, help="weight of the bits' entropy (%(default)s)"
     )
-    bingan.add_argument("--init", help="name or path of a model to start from")
-    bingan.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     bingan.add_argument(
         "--bfloat16",
         action="store_true",
         help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
     )
     bingan.add_argument("--device", default="cpu", help="torch device (%(default)s)")
-    bingan.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     bingan.set_defaults(run=_train_bingan)
 
 

@@ -240,8 +240,8 @@ def build_pairs(
         if not count:
             raise ImageError(f"{folder}: none of {len(photos)} photos gave enough pairs: {skipped}")
         shape = (count, 2, PATCH_SIDE, PATCH_SIDE)
-        _raw_to_npy(raw_patches, partial / "patches.npy", np.uint8, shape)
-        _raw_to_npy(raw_xy, partial / "xy.npy", np.float32, (count, 2))
+        raw_to_npy(raw_patches, partial / "patches.npy", np.uint8, shape)
+        raw_to_npy(raw_xy, partial / "xy.npy", np.float32, (count, 2))
         summary = {
             "settings": asdict(settings),
             "count": count,
@@ -258,7 +258,7 @@ def _run(photos: list[Path], settings: PairSettings, workers: int) -> Iterator[A
         yield from tqdm(pool.imap(_photo_groups, tasks), total=len(tasks), unit="photo")
 
 
-def _raw_to_npy(raw: Path, target: Path, dtype: Any, shape: tuple[int, ...]) -> None:
+def raw_to_npy(raw: Path, target: Path, dtype: Any, shape: tuple[int, ...]) -> None:
     """Put a .npy header before raw bytes that were written in pieces."""
     array = np.lib.format.open_memmap(target, mode="w+", dtype=dtype, shape=shape)
     array[:] = np.memmap(raw, dtype=dtype, shape=shape, mode="r")

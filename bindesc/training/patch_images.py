@@ -20,7 +20,7 @@ from ..files import atomic_folder
 from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .brown import open_brown
-from .pairs import find_photos
+from .pairs import find_photos, raw_to_npy
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,7 @@ def build_patches(
         count = sum(sources.values())
         if not count:
             raise ImageError(f"no patches found: {skipped}")
-        array = np.lib.format.open_memmap(
-            partial / "patches.npy", "w+", np.uint8, (count, PATCH_SIDE, PATCH_SIDE)
-        )
-        array[:] = np.memmap(raw, np.uint8, "r", shape=array.shape)
-        array.flush()
-        raw.unlink()
+        raw_to_npy(raw, partial / "patches.npy", np.uint8, (count, PATCH_SIDE, PATCH_SIDE))
         summary = {
             "settings": asdict(settings),
             "count": count,
