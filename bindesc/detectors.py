@@ -26,6 +26,7 @@ SCALE_FACTORS = {
 WITHOUT_ANGLE = ("fast", "agast")
 
 CENTROID_DIAMETER = 31  # pixels, as in ORB
+_DISCS = 4096  # at a time, to bound the memory
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
@@ -127,15 +128,18 @@ def intensity_centroid(gray: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDAr
     Returns:
         ``(N,)`` float32, degrees in [0, 360).
     """
-    side = np.full(len(xy), CENTROID_DIAMETER, np.float32)
-    discs, _ = extract_patches(
-        gray, xy, side, np.full(len(xy), -1, np.float32), side=CENTROID_DIAMETER
-    )
     offset = np.arange(CENTROID_DIAMETER, dtype=np.float32) - CENTROID_DIAMETER // 2
     dx, dy = np.meshgrid(offset, offset)
     inside = dx**2 + dy**2 <= (CENTROID_DIAMETER // 2) ** 2
     weights = np.stack([dx * inside, dy * inside])
-    moments = np.einsum("nvu,cvu->nc", discs.astype(np.float32), weights)
+    moments = np.empty((len(xy), 2), np.float32)
+    for start in range(0, len(xy), _DISCS):
+        part = xy[start : start + _DISCS]
+        side = np.full(len(part), CENTROID_DIAMETER, np.float32)
+        discs, _ = extract_patches(gray, part, side, -side, side=CENTROID_DIAMETER)
+        moments[start : start + _DISCS] = np.einsum(
+            "nvu,cvu->nc", discs.astype(np.float32), weights
+        )
     angle = np.degrees(np.arctan2(moments[:, 1], moments[:, 0])).astype(np.float32) % np.float32(
         360
     )

@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 PATCH_SIDE = 32
 
-# cv2.remap refuses images with a side of 32768 or more.
-_REMAP_LIMIT = 32767
+# cv2.remap refuses images with a side of 32767 or more.
+_REMAP_LIMIT = 32766
 
 
 def extract_patches(

@@ -87,13 +87,13 @@ def test_float_patches_are_the_unrounded_ones():
     assert np.abs(exact - rounded).max() <= 2
 
 
-def test_more_patches_than_one_remap_takes():
+@pytest.mark.parametrize("side", [31, 32])
+def test_more_patches_than_one_remap_takes(side):
     gray = textured_gray(64, 64)
-    xy = np.full((2500, 2), 31.5, np.float32)
-    patches, _ = extract_patches(
-        gray, xy, np.full(2500, 32, np.float32), np.zeros(2500, np.float32)
-    )
-    assert (patches == gray[16:48, 16:48]).all()
+    xy = np.full((2500, 2), 16 + (side - 1) / 2, np.float32)
+    size, angle = np.full(2500, side, np.float32), np.zeros(2500, np.float32)
+    patches, _ = extract_patches(gray, xy, size, angle, side=side)
+    assert (patches == gray[16 : 16 + side, 16 : 16 + side]).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2)])

@@ -121,65 +121,70 @@ def train(
     _check(patches, config)
     if steps is None and minutes is None:
         raise ValueError("steps, minutes: one of the two is needed")
-    run = Run(output, resume=resume)
-    gan = Gan(config, device)
-    step = 0
-    if resume:
-        state = run.load()
-        if state["config"] != asdict(config):
-            raise ValueError(
-                "the checkpoint was made with another configuration; give the same options"
-            )
-        step = int(state["step"])
-        gan.restore(state)
-    else:
-        if initial is not None:
-            load_weights(gan.discriminator, initial)
-        gan.initialise(_spread(patches, _INITIAL_SAMPLES), discriminator=initial is None)
+    with Run(output, resume=resume) as run:
+        gan = Gan(config, device)
+        step = 0
+        if resume:
+            state = run.load()
+            if state["config"] != asdict(config):
+                raise ValueError(
+                    "the checkpoint was made with another configuration; give the same options"
+                )
+            step = int(state["step"])
+            gan.restore(state)
+        else:
+            if initial is not None:
+                load_weights(gan.discriminator, initial)
+            gan.initialise(_spread(patches, _INITIAL_SAMPLES), discriminator=initial is None)
 
-    validated = _spread(patches, _VALIDATED)
-    history: list[dict[str, float]] = []
-    line: dict[str, float] = {}
+        validated = _spread(patches, _VALIDATED)
+        history: list[dict[str, float]] = []
+        line: dict[str, float] = {}
 
-    def save() -> None:
-        nonlocal line
-        for network in (gan.discriminator, gan.generator):
-            if not all(torch.isfinite(p).all() for p in network.parameters()):
-                raise FloatingPointError(f"a weight is not finite at step {step}")
-        names = history[0] if history else {}
-        means = {k: sum(h[k] for h in history) / len(history) for k in names}
-        line = means | validate(gan, validated)
-        run.log(step, **line)
-        history.clear()
-        run.save({"step": step, "config": asdict(config), **gan.state()})
-        draw_samples(gan.generator, output / SAMPLES)
+        def save() -> None:
+            nonlocal line
+            for network in (gan.discriminator, gan.generator):
+                if not all(torch.isfinite(p).all() for p in network.parameters()):
+                    raise FloatingPointError(f"a weight is not finite at step {step}")
+            names = history[0] if history else {}
+            means = {k: sum(h[k] for h in history) / len(history) for k in names}
+            line = means | validate(gan, validated)
+            run.log(step, **line)
+            history.clear()
+            run.save({"step": step, "config": asdict(config), **gan.state()})
+            draw_samples(gan.generator, output / SAMPLES)
 
-    if not resume:
-        save()
-    end = None if minutes is None else time.monotonic() + 60 * minutes
-    total = None if steps is None else steps * config.batch
-    bar = tqdm(total=total, initial=step * config.batch, unit="image", dynamic_ncols=True)
-    while (steps is None or step < steps) and not run.stopping:
-        if end is not None and time.monotonic() >= end:
-            break
-        first = draw_batch(len(patches), config.batch, 2 * config.seed, step)
-        second = draw_batch(len(patches), config.batch, 2 * config.seed + 1, step)
-        losses = gan.discriminator_step(patches[first]) | gan.generator_step(patches[second])
-        if not np.isfinite(list(losses.values())).all():
-            raise FloatingPointError(f"not finite at step {step}: {losses}")
-        history.append(losses)
-        step += 1
-        bar.update(config.batch)
-        if step % 10 == 0:
-            left = {} if end is None else {"left": f"{(end - time.monotonic()) / 60:.1f} min"}
-            bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()} | left)
-        if run.save_is_due:
+        if not resume:
             save()
-    bar.close()
-    if history:
-        save()
-    save_model(output / WEIGHTS, gan.discriminator, command=command)
-    return line
+        end = None if minutes is None else time.monotonic() + 60 * minutes
+        total = None if steps is None else steps * config.batch
+        with tqdm(
+            total=total, initial=step * config.batch, unit="image", dynamic_ncols=True
+        ) as bar:
+            while (steps is None or step < steps) and not run.stopping:
+                if end is not None and time.monotonic() >= end:
+                    break
+                first = draw_batch(len(patches), config.batch, 2 * config.seed, step)
+                second = draw_batch(len(patches), config.batch, 2 * config.seed + 1, step)
+                losses = gan.discriminator_step(patches[first]) | gan.generator_step(
+                    patches[second]
+                )
+                if not np.isfinite(list(losses.values())).all():
+                    raise FloatingPointError(f"not finite at step {step}: {losses}")
+                history.append(losses)
+                step += 1
+                bar.update(config.batch)
+                if step % 10 == 0:
+                    left = (
+                        {} if end is None else {"left": f"{(end - time.monotonic()) / 60:.1f} min"}
+                    )
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()} | left)
+                if run.save_is_due:
+                    save()
+        if history:
+            save()
+        save_model(output / WEIGHTS, gan.discriminator, command=command)
+        return line
 
 
 def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:

@@ -158,60 +158,61 @@ def train(
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
-    run = Run(output, resume=resume)
-    torch.manual_seed(config.seed)
-    model = CompactNet(config.model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if initial is not None:
-        load_weights(model, initial)
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
-    step = 0
-    if resume:
-        step = _restore(run.load(), config, model, optimiser)
+    with Run(output, resume=resume) as run:
+        torch.manual_seed(config.seed)
+        model = CompactNet(config.model)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if initial is not None:
+            load_weights(model, initial)
+        optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
+        step = 0
+        if resume:
+            step = _restore(run.load(), config, model, optimiser)
 
-    def state() -> dict[str, Any]:
-        return {
-            "step": step,
-            "config": asdict(config),
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }
+        def state() -> dict[str, Any]:
+            return {
+                "step": step,
+                "config": asdict(config),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            }
 
-    model.train()
-    scores: dict[str, float] = {}
-    average = 0.0
-    saved = step if resume else -1
+        model.train()
+        scores: dict[str, float] = {}
+        average = 0.0
+        saved = step if resume else -1
 
-    def save() -> None:
-        nonlocal scores, saved
-        scores = validate(model, data, held_out)
-        run.log(step, loss=average, **scores)
-        run.save(state())
-        saved = step
+        def save() -> None:
+            nonlocal scores, saved
+            scores = validate(model, data, held_out)
+            run.log(step, loss=average, **scores)
+            run.save(state())
+            saved = step
 
-    bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
-    while step < config.steps and not run.stopping:
-        patches, negative = draw_batch(data, training, config, step)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, step)
-        loss = _loss(model, patches, negative, config, step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        step += 1
-        average = loss.item() if average == 0 else 0.98 * average + 0.02 * loss.item()
-        bar.update()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{average:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()})
-        if run.save_is_due:
+        with tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar:
+            while step < config.steps and not run.stopping:
+                patches, negative = draw_batch(data, training, config, step)
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(config, step)
+                loss = _loss(model, patches, negative, config, step)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                step += 1
+                average = loss.item() if average == 0 else 0.98 * average + 0.02 * loss.item()
+                bar.update()
+                if step % 50 == 0:
+                    bar.set_postfix(
+                        loss=f"{average:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}
+                    )
+                if run.save_is_due:
+                    save()
+        if saved != step:
             save()
-    bar.close()
-    if saved != step:
-        save()
-    save_model(output / WEIGHTS, model, command=command)
-    return scores
+        save_model(output / WEIGHTS, model, command=command)
+        return scores
 
 
 def _loss(

@@ -20,7 +20,8 @@ CURVES = "curves.png"
 class Run:
     """A training run in a folder: log lines, curves, atomic checkpoints and a clean stop.
 
-    SIGTERM and SIGINT set :attr:`stopping`; the loop then saves and leaves.
+    A context manager: inside, SIGTERM and SIGINT set :attr:`stopping`; the loop then saves and
+    leaves.
 
     Args:
         folder: made if missing.
@@ -47,8 +48,16 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             (folder / LOG).unlink(missing_ok=True)
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Run:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            self._handlers[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True
