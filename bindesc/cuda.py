@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from . import cuda_library, reference, types
 from .cuda_job import Job, Workspace, address
 from .device_array import DeviceArray
+from .match_options import check_filters
 
 __all__ = [
     "DeviceArray",
@@ -284,26 +283,11 @@ def _to_host(array: Any, dtype: str, device: int, stream: int) -> NDArray[Any]:
 def _filter(
     mutual: bool, ratio: float | None, margin: int | None, max_distance: int | None
 ) -> cuda_library.Filter:
-    """The tests as the library takes them, checked."""
-    if ratio is not None:
-        if not isinstance(ratio, Real):
-            raise TypeError(f"ratio: expected a number, got {type(ratio).__name__}")
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio: expected a number above 0, at most 1, got {ratio}")
+    """The tests as the library takes them; bits are cut to what no distance reaches."""
+    options = check_filters(mutual, ratio, margin, max_distance)
     return cuda_library.Filter(
-        _NO_RATIO if ratio is None else float(ratio),
-        0 if margin is None else _bits("margin", margin),
-        _NO_LIMIT if max_distance is None else _bits("max_distance", max_distance),
-        bool(mutual),
+        _NO_RATIO if ratio is None else options["ratio"],
+        0 if margin is None else min(options["margin"], _NO_LIMIT),
+        _NO_LIMIT if max_distance is None else min(options["max_distance"], _NO_LIMIT),
+        options["mutual"],
     )
-
-
-def _bits(name: str, value: Any) -> int:
-    """A number of bits, at least 0, cut to what no distance reaches."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
-    if number < 0:
-        raise ValueError(f"{name}: expected at least 0, got {number}")
-    return min(number, _NO_LIMIT)

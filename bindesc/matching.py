@@ -6,18 +6,17 @@ bits). Ties go to the lowest index. A missing neighbour has index -1 and distanc
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _cpu
+from .match_options import check_filters, check_integer
 from .reference import Nearest
 from .types import Matches
 
@@ -82,7 +81,7 @@ def match(
         >>> match(codes, codes[::-1]).pairs.tolist()
         [[0, 3], [1, 2], [2, 1], [3, 0]]
     """
-    options = _options(mutual, ratio, margin, max_distance)
+    options = check_filters(mutual, ratio, margin, max_distance)
     if _on_device("d1", d1, "d2", d2):
         from . import cuda
 
@@ -115,7 +114,7 @@ def match_pairs(
     Returns:
         The matches of each pair, in order.
     """
-    options = _options(mutual, ratio, margin, max_distance)
+    options = check_filters(mutual, ratio, margin, max_distance)
     threads = _threads(num_threads)
     on_device, host = [], []
     for number, (d1, d2) in enumerate(pairs):
@@ -152,7 +151,7 @@ def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) 
         ValueError: an array has the wrong shape, or k is out of range.
     """
     queries, trains = _codes("query", query, "train", train)
-    k = _integer("k", k, 1, MAX_K)
+    k = check_integer("k", k, 1, MAX_K)
     return Nearest(*_cpu.nearest(queries, trains, k, _threads(num_threads)))
 
 
@@ -173,7 +172,7 @@ def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = 
         ValueError: an array has the wrong shape, or ``max_distance`` is negative.
     """
     queries, trains = _codes("query", query, "train", train)
-    limit = _integer("max_distance", max_distance, 0)
+    limit = check_integer("max_distance", max_distance, 0)
     found = _cpu.radius(queries, trains, min(limit, 8 * MAX_BYTES), _threads(num_threads))
     return Neighbours(*found)
 
@@ -225,24 +224,6 @@ def _is_device_array(array: Any) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 
-def _options(
-    mutual: bool, ratio: float | None, margin: int | None, max_distance: int | None
-) -> dict[str, Any]:
-    """The filters, checked."""
-    if ratio is not None:
-        if not isinstance(ratio, Real):
-            raise TypeError(f"ratio: expected a number, got {type(ratio).__name__}")
-        ratio = float(ratio)
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio: expected a number above 0, at most 1, got {ratio}")
-    return {
-        "mutual": bool(mutual),
-        "ratio": ratio,
-        "margin": None if margin is None else _integer("margin", margin, 0),
-        "max_distance": None if max_distance is None else _integer("max_distance", max_distance, 0),
-    }
-
-
 def _filters(
     mutual: bool, ratio: float | None, margin: int | None, max_distance: int | None
 ) -> dict[str, Any]:
@@ -256,21 +237,9 @@ def _filters(
     }
 
 
-def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """An integer argument within its range."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
-    if number < low or (high is not None and number > high):
-        limits = f"at least {low}" if high is None else f"{low} to {high}"
-        raise ValueError(f"{name}: expected {limits}, got {number}")
-    return number
-
-
 def _threads(num_threads: int | None) -> int:
     """The number of threads to use."""
     if num_threads is not None:
-        return _integer("num_threads", num_threads, 1)
+        return check_integer("num_threads", num_threads, 1)
     cv2 = sys.modules.get("cv2")
     return max(1, cv2.getNumThreads() if cv2 else os.cpu_count() or 1)
