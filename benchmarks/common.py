@@ -21,6 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from bindesc.files import atomic_path
+
 _TURN = 0.02
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -158,12 +160,8 @@ def write_results(
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    temporary = path.with_suffix(f".json.{os.getpid()}")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1, default=asdict) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -73,7 +73,7 @@ def test_with_nvcc_there_is_one(build, tmp_path):
     assert "static" in call
 
 
-def test_a_failing_nvcc_does_not_fail_the_install(build, tmp_path, caplog):
+def test_a_failing_nvcc_does_not_fail_the_install(build, tmp_path):
     assert build(stand_in(tmp_path, FAILS)) == []
 
 
