@@ -18,6 +18,17 @@ def register(commands: Any) -> None:
     build.add_argument("photos", type=Path, help="folder of photos, a sub-folder a place")
     build.add_argument("--out", type=Path, required=True, help="folder to make")
     build.add_argument("--views", type=int, default=8, help="view pairs a photo (%(default)s)")
+    build.add_argument(
+        "--colmap",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="COLMAP model of the photos of a place, to pair them with each other; repeatable",
+    )
+    build.add_argument(
+        "--partners", type=int, default=8, help="pairs with other photos, a photo (%(default)s)"
+    )
     build.add_argument("--pairs", type=int, default=160, help="pairs a view (%(default)s)")
     build.add_argument(
         "--detectors",
@@ -110,12 +121,13 @@ def _build(args: argparse.Namespace) -> int:
 
     settings = PairSettings(
         views=args.views,
+        partners=args.partners,
         pairs_per_view=args.pairs,
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
         seed=args.seed,
     )
-    summary = build_pairs(args.photos, args.out, settings, workers=args.workers)
+    summary = build_pairs(args.photos, args.out, settings, models=args.colmap, workers=args.workers)
     for path, reason in summary["skipped"].items():
         print(f"skipped {path}: {reason}", file=sys.stderr)
     print(f"{args.out}: {summary['count']} pairs in {len(summary['groups'])} groups")

@@ -58,11 +58,16 @@ class MetricConfig:
 
 
 def split_groups(data: PairSet, held_out_every: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Groups for training and for validation; all groups of a photo are on the same side."""
-    photos, photo_of_group = np.unique(data.photo, return_inverse=True)
+    """Groups for training and for validation.
+
+    Some photos are held out: the groups made of one of them alone are for validation, and no group
+    for training shows any of them.
+    """
+    photos = np.unique(data.photo)
     every = min(held_out_every, len(photos))
-    held_out = (np.arange(len(photos)) % every == every - 1)[photo_of_group]
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    held_out = photos[np.arange(len(photos)) % every == every - 1]
+    first, second = np.isin(data.photo, held_out), np.isin(data.partner, held_out)
+    return np.flatnonzero(~first & ~second), np.flatnonzero(first & (data.partner == ""))
 
 
 def draw_batch(
