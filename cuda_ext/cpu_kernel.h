@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "cpu_convolve.h"
+
 namespace bindesc {
 
 constexpr int kTile = 64;         // queries swept together
@@ -62,6 +64,7 @@ struct Kernel {
   // Both sweep a tile over all blocks and update the columns.
   void (*top2)(const Blocks&, const Tile&, const Columns&, Best* rows);
   void (*within)(const Blocks&, const Tile&, const Columns&, const Hits&);
+  Convolve convolve;
 };
 
 }  // namespace bindesc

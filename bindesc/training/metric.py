@@ -22,6 +22,7 @@ from .pairs import PairSet, open_pairs
 from .run import Run
 
 WEIGHTS = "model.safetensors"
+_CALIBRATION = 1024  # patches that show how large activations get
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,16 @@ def train(
                     save()
         if saved != step:
             save()
-        save_model(output / WEIGHTS, model, command=command)
+        calibration = calibration_patches(data, training)
+        save_model(output / WEIGHTS, model, command=command, calibration=calibration)
         return scores
+
+
+def calibration_patches(data: PairSet, groups: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Patches that are spread evenly over some groups, ``(N, 32, 32)`` uint8, about a thousand."""
+    rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
+    chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
+    return data.patches[chosen].reshape(-1, *data.patches.shape[2:])
 
 
 def _loss(
