@@ -58,3 +58,12 @@ def isa() -> str:
 
 def isas() -> dict[str, bool]:
     """The instruction sets in this build, the fastest first, and whether they run here."""
+
+def sample(
+    levels: Sequence[NDArray[np.uint8]],
+    affine: NDArray[np.float32],
+    level: NDArray[np.int32],
+    side: int,
+    threads: int,
+) -> NDArray[np.uint8]:
+    """(N, side, side): patches at affine (N, 2, 3), patch n from levels[level[n]]."""

@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import _cpu
+from .threads import default_threads
+
 PATCH_SIDE = 32
 
 # cv2.remap refuses images with a side of 32767 or more.
@@ -69,14 +72,18 @@ def extract_patches(
 
     step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
     highest = max(int(np.log2(min(gray.shape))), 0)
-    level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(int)
+    level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
+    affine = affine / np.exp2(level, dtype=np.float32)[:, None, None]
+    pyramid = [np.ascontiguousarray(gray, dtype)]
+    for _ in range(level.max(initial=0)):
+        # A pixel i is centred on pixel 2 i of the level below.
+        pyramid.append(cv2.pyrDown(pyramid[-1]))
+    if pyramid[0].dtype == np.uint8:
+        return _cpu.sample(pyramid, affine, level, side, default_threads()), kept
     patches = np.empty((len(affine), side, side), dtype)
-    image = gray.astype(dtype, copy=False)
-    for current in range(level.max(initial=-1) + 1):
-        if current:
-            image = cv2.pyrDown(image)  # its pixel i is centred on pixel 2 i of the level below
+    for current, image in enumerate(pyramid):
         (chosen,) = np.nonzero(level == current)
-        patches[chosen] = _sample(image, affine[chosen] / np.float32(2**current), side)
+        patches[chosen] = _sample(image, affine[chosen], side)
     return patches, kept
 
 
@@ -112,7 +119,7 @@ def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> N
 
 
 def _sample(image: NDArray, affine: NDArray[np.float32], side: int) -> NDArray:
-    """Sample ``(N, side, side)`` patches from one image by bilinear interpolation."""
+    """Sample ``(N, side, side)`` patches from one float image by bilinear interpolation."""
     offset = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
     if max(image.shape) > _REMAP_LIMIT:
         raise ValueError(f"image: a side over {_REMAP_LIMIT} pixels is not supported")

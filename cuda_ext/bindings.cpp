@@ -12,6 +12,7 @@
 #include <stdexcept>
 
 #include "cpu_network.h"
+#include "cpu_sample.h"
 #include "hamming.h"
 
 namespace nb = nanobind;
@@ -83,6 +84,35 @@ nb::tuple matches_tuple(Matches&& found) {
   const size_t count = found.distance.size();
   return nb::make_tuple(to_array<int32_t, 2>(std::move(found.pairs), {count, 2}),
                         to_array<uint16_t, 1>(std::move(found.distance), {count}));
+}
+
+using ImageArray = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using AffineArray = nb::ndarray<const float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
+using LevelArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+Array<uint8_t, 3> py_sample(const std::vector<ImageArray>& levels, const AffineArray& affine,
+                            const LevelArray& level, int side, int threads) {
+  check_range("side", side, 1, kMaxPatchSide);
+  check_range("threads", threads, 1, INT32_MAX);
+  std::vector<Image> images;
+  for (const ImageArray& image : levels) {
+    if (image.size() == 0) throw std::invalid_argument("levels: an image without pixels");
+    images.push_back({image.data(), static_cast<int64_t>(image.shape(1)),
+                      static_cast<int64_t>(image.shape(0))});
+  }
+  const size_t count = affine.shape(0), width = static_cast<size_t>(side);
+  check_range("level: the length", static_cast<int64_t>(level.shape(0)),
+              static_cast<int64_t>(count), static_cast<int64_t>(count));
+  for (size_t i = 0; i < count; ++i) {
+    check_range("level", level.data()[i], 0, static_cast<int64_t>(levels.size()) - 1);
+  }
+  const Kernel& kernel = choose_kernel();
+  std::vector<uint8_t> patches(count * width * width);
+  const PatchPlaces places{affine.data(), level.data(), static_cast<int64_t>(count), side};
+  without_gil([&](Stop& stop) {
+    return sample_patches(kernel, images, places, threads, stop, patches.data());
+  });
+  return to_array<uint8_t, 3>(std::move(patches), {count, width, width});
 }
 
 nb::tuple py_nearest(const CodeArray& query, const CodeArray& train, int k, int threads) {
@@ -240,4 +270,7 @@ NB_MODULE(_cpu, m) {
         return out;
       },
       "The instruction sets in this build, the fastest first, and whether they run here.");
+  m.def("sample", &py_sample, nb::arg("levels").noconvert(), nb::arg("affine").noconvert(),
+        nb::arg("level").noconvert(), nb::arg("side"), nb::arg("threads"),
+        "The patches of patches.extract_patches: (N, side, side) uint8 from the levels of a pyramid.");
 }

@@ -103,8 +103,8 @@ static bool usable() {
          __builtin_cpu_supports("avx512vnni");
 }
 
-const Kernel kAvx512{
-    "avx512", avx512::V::kLanes, usable, avx512::top2, avx512::within, convolve_avx512};
+const Kernel kAvx512{"avx512", avx512::V::kLanes, usable, avx512::top2,
+       avx512::within, convolve_avx512, sample_avx512};
 
 }  // namespace bindesc
 #endif

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "cpu_convolve.h"
+#include "cpu_sample_grid.h"
 
 namespace bindesc {
 
@@ -65,6 +66,7 @@ struct Kernel {
   void (*top2)(const Blocks&, const Tile&, const Columns&, Best* rows);
   void (*within)(const Blocks&, const Tile&, const Columns&, const Hits&);
   Convolve convolve;
+  Sample sample;
 };
 
 }  // namespace bindesc
