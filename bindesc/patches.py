@@ -36,7 +36,9 @@ def extract_patches(
     """Cut a square patch around every keypoint, scaled and turned to its size and angle.
 
     Bilinear interpolation from the level of a Gaussian pyramid whose pixels come closest to the
-    patch's sampling step, so that large keypoints do not alias.
+    patch's sampling step, so that large keypoints do not alias. uint8 patches are cut by the C++
+    core in integers, less than a grey level from the exact ones in smooth texture, and the same on
+    every processor and with every version of OpenCV.
 
     Args:
         gray: ``(H, W)`` uint8.
@@ -44,7 +46,7 @@ def extract_patches(
         size: ``(N,)`` float32, the detector's diameter in pixels, positive.
         angle: ``(N,)`` float32, degrees; negative means upright.
         scale: side of the patch in the image over ``size``: see ``detectors.SCALE_FACTORS``.
-        side: samples along each side of the patch.
+        side: samples along each side of the patch, 1 to 1024.
         border: ``"pad"`` mirrors the image at its border and keeps every keypoint; ``"drop"``
             leaves out those whose patch reaches outside.
         dtype: ``np.uint8``, or ``np.float32`` (0 to 255, no rounding).
@@ -53,7 +55,8 @@ def extract_patches(
         ``(K, side, side)`` patches and ``(K,)`` the indices of the keypoints they belong to.
 
     Raises:
-        ValueError: lengths differ, a value is not finite, or a size is not positive.
+        ValueError: lengths differ, a value is not finite, a size is not positive, or ``side`` is
+            out of range.
 
     Example:
         >>> image = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
@@ -73,7 +76,7 @@ def extract_patches(
     step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
     highest = max(int(np.log2(min(gray.shape))), 0)
     level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
-    affine = affine / np.exp2(level, dtype=np.float32)[:, None, None]
+    affine /= np.exp2(level).astype(np.float32)[:, None, None]
     pyramid = [np.ascontiguousarray(gray, dtype)]
     for _ in range(level.max(initial=0)):
         # A pixel i is centred on pixel 2 i of the level below.
