@@ -18,10 +18,11 @@ from ..models.bingan import NOISE, Generator
 from ..weights import load_weights, save_model
 from .gan_step import Gan, GanConfig
 from .run import Run
+from .scores import bit_bias, bit_correlation
 
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.png"
-_INITIAL_SAMPLES = 500  # that gains and biases are set from
+INITIAL_SAMPLES = 500  # that gains and biases are set from
 _VALIDATED = 512
 _SHEET = (8, 16)  # rows and columns of generated patches
 
@@ -54,15 +55,8 @@ def validate(gan: Gan, patches: NDArray[np.uint8]) -> dict[str, float]:
     parts = np.array_split(patches, -(-len(patches) // 64))
     f = torch.cat([gan.discriminator.layers(gan.to_images(part)).f for part in parts])
     gan.discriminator.train()
-    bits = (f >= 0).double()
-    centred = bits - bits.mean(0)
-    centred = centred / (centred.norm(dim=0) + 1e-9)
-    correlation = (centred.T @ centred).abs().fill_diagonal_(0)
-    pairs = bits.shape[1] * (bits.shape[1] - 1)
-    return {
-        "bit_bias": float((bits.mean(0) - 0.5).abs().mean()),
-        "bit_correlation": float(correlation.sum()) / pairs,
-    }
+    bits = (f >= 0).cpu().numpy()
+    return {"bit_bias": bit_bias(bits), "bit_correlation": bit_correlation(bits)}
 
 
 @torch.no_grad()
@@ -135,9 +129,9 @@ def train(
         else:
             if initial is not None:
                 load_weights(gan.discriminator, initial)
-            gan.initialise(_spread(patches, _INITIAL_SAMPLES), discriminator=initial is None)
+            gan.initialise(spread(patches, INITIAL_SAMPLES), discriminator=initial is None)
 
-        validated = _spread(patches, _VALIDATED)
+        validated = spread(patches, _VALIDATED)
         history: list[dict[str, float]] = []
         line: dict[str, float] = {}
 
@@ -198,6 +192,6 @@ def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:
         raise ValueError(f"{len(patches)} patches, a batch of {config.batch}: too few (2 at least)")
 
 
-def _spread(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def spread(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """``count`` patches or all, evenly spread over the data."""
     return patches[:: max(len(patches) // count, 1)][:count].copy()
