@@ -94,7 +94,16 @@ def _add_bingan(kinds: Any) -> None:
         "--per-photo", type=int, default=300, help="most patches of a photo (%(default)s)"
     )
     source.add_argument(
-        "--support", type=float, default=1.0, help="patch side over ORB's size (%(default)s)"
+        "--support",
+        type=float,
+        help="patch side over ORB's size (default: that of the --init model, else 1)",
+    )
+    source.add_argument(
+        "--hold-out",
+        type=int,
+        default=16,
+        metavar="N",
+        help="keep every Nth photo for validation, 0 none (%(default)s)",
     )
     _add_run_options(bingan, learning_rate=3e-4)
     length = bingan.add_mutually_exclusive_group(required=True)
@@ -111,6 +120,26 @@ def _add_bingan(kinds: Any) -> None:
         "--bfloat16",
         action="store_true",
         help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
+    )
+    bingan.add_argument(
+        "--keep",
+        choices=("best", "last"),
+        default="best",
+        help="which checkpoint becomes the model: with the most correct matches on held-out "
+        "photos, or the last (%(default)s)",
+    )
+    bingan.add_argument(
+        "--thresholds",
+        choices=("zero", "median"),
+        default="zero",
+        help="where a bit changes: zero as published, or its median over patches (%(default)s)",
+    )
+    bingan.add_argument(
+        "--validate-minutes",
+        type=float,
+        default=10.0,
+        metavar="MIN",
+        help="least time between validations on held-out photos (%(default)s)",
     )
     bingan.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     bingan.set_defaults(run=_train_bingan)
@@ -163,9 +192,14 @@ def _train_bingan(args: argparse.Namespace) -> int:
     from ..models.bingan import BinGanConfig
     from .gan import WEIGHTS, train
     from .gan_step import GanConfig
-    from .patch_images import open_patches
+    from .patch_images import open_held_out, open_patches
+    from .validation import report
 
-    patches, support = open_patches(_patch_set(args))
+    folder = _patch_set(args)
+    patches, support = open_patches(folder)
+    held_out = open_held_out(folder)
+    if held_out is None:
+        print("no held-out photos: the model is the last checkpoint", file=sys.stderr)
     config = GanConfig(
         model=BinGanConfig(support=support),
         batch=args.batch,
@@ -185,13 +219,20 @@ def _train_bingan(args: argparse.Namespace) -> int:
         initial=args.init,
         device=args.device,
         command=_command_line(),
+        held_out=held_out,
+        keep=args.keep,
+        thresholds=args.thresholds,
+        minutes_between_validations=args.validate_minutes,
     )
     _print_scores(args.out / WEIGHTS, scores)
+    if held_out is not None:
+        print(report(args.out, args.keep))
     return 0
 
 
 def _patch_set(args: argparse.Namespace) -> Path:
     """The set to train on; a new run without one makes it."""
+    from ..weights import read_model
     from .patch_images import PatchSettings, build_patches
 
     folders = args.images + args.brown
@@ -202,7 +243,12 @@ def _patch_set(args: argparse.Namespace) -> Path:
     output = Path(args.out / "patches")
     if args.resume:
         return output
-    settings = PatchSettings(per_photo=args.per_photo, support=args.support)
+    support = args.support
+    if support is None:
+        support = float(read_model(args.init)[0].config["support"]) if args.init else 1.0
+    settings = PatchSettings(
+        per_photo=args.per_photo, support=support, held_out_every=args.hold_out
+    )
     summary = build_patches(output, settings, photos=args.images, brown=args.brown)
     for path, reason in summary["skipped"].items():
         print(f"skipped {path}: {reason}", file=sys.stderr)

@@ -6,6 +6,7 @@ import functools
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,16 +15,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..files import atomic_path
-from ..models.bingan import NOISE, Generator
-from ..weights import load_weights, save_model
+from ..models.bingan import NOISE, Generator, PatchDiscriminator, median_thresholds
+from ..weights import WeightsError, load_model, save_model
 from .gan_step import Gan, GanConfig
+from .pairs import PairSet
 from .run import Run
 from .scores import bit_bias, bit_correlation
+from .validation import BestModel
 
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.png"
 INITIAL_SAMPLES = 500  # that gains and biases are set from
 _VALIDATED = 512
+_THRESHOLD_SAMPLES = 2000
 _SHEET = (8, 16)  # rows and columns of generated patches
 
 
@@ -87,8 +91,15 @@ def train(
     initial: str | None = None,
     device: str = "cpu",
     command: str = "",
+    held_out: PairSet | None = None,
+    keep: Literal["best", "last"] = "best",
+    thresholds: Literal["zero", "median"] = "zero",
+    minutes_between_validations: float = 10.0,
 ) -> dict[str, float]:
     """Train BinGAN on patches and write the discriminator as ``model.safetensors``.
+
+    With held-out pairs, the file is the checkpoint of the best accuracy on them so far, from the
+    first one (before any step) on; otherwise the last one, written at the end.
 
     Args:
         patches: ``(N, 32, 32)`` uint8, or ``(N, 32, 32, 3)`` for three input channels; may be
@@ -102,6 +113,11 @@ def train(
         initial: name or path of a model that the discriminator starts from.
         device: a torch device.
         command: the command line, for the model's manifest.
+        held_out: pairs of patches that are validated on at the start, at the end and in between.
+        keep: ``"last"`` writes the last checkpoint although there are held-out pairs.
+        thresholds: of the model's bits: ``"zero"``, as published, or the ``"median"`` of f over
+            patches, see :class:`ThresholdedDiscriminator`.
+        minutes_between_validations: least time between validations on held-out pairs.
 
     Returns:
         The last log line: means of the losses since the one before, and :func:`validate`.
@@ -128,10 +144,12 @@ def train(
             gan.restore(state)
         else:
             if initial is not None:
-                load_weights(gan.discriminator, initial)
+                _start_from(initial, gan.discriminator)
             gan.initialise(spread(patches, INITIAL_SAMPLES), discriminator=initial is None)
 
         validated = spread(patches, _VALIDATED)
+        best = None if held_out is None else BestModel(output / WEIGHTS, run, held_out, command)
+        checked, checked_at = -1, time.monotonic()
         history: list[dict[str, float]] = []
         line: dict[str, float] = {}
 
@@ -148,8 +166,25 @@ def train(
             run.save({"step": step, "config": asdict(config), **gan.state()})
             draw_samples(gan.generator, output / SAMPLES)
 
+        def model() -> PatchDiscriminator:
+            if thresholds == "zero":
+                return gan.discriminator
+            values = torch.from_numpy(spread(patches, _THRESHOLD_SAMPLES))
+            values = values.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2).float()
+            return median_thresholds(gan.discriminator, values)
+
+        def check(initial: str | None = None) -> None:
+            nonlocal checked, checked_at
+            if best is None or checked == step:
+                return
+            # Networks that are built to be saved must not draw from the training's random numbers.
+            with torch.random.fork_rng(devices=[]):
+                best.offer(step, model() if initial is None else _load(initial).to(gan.device))
+            checked, checked_at = step, time.monotonic()
+
         if not resume:
             save()
+            check(initial)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = None if steps is None else steps * config.batch
         with tqdm(
@@ -175,10 +210,31 @@ def train(
                     bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()} | left)
                 if run.save_is_due:
                     save()
+                    if time.monotonic() - checked_at > 60 * minutes_between_validations:
+                        check()
         if history:
             save()
-        save_model(output / WEIGHTS, gan.discriminator, command=command)
+        check()
+        if best is None or keep == "last":
+            save_model(output / WEIGHTS, model(), command=command)
         return line
+
+
+def _load(model: str) -> PatchDiscriminator:
+    """A model that can be trained on: a BinGAN discriminator, with or without thresholds."""
+    network, manifest = load_model(model)
+    if not isinstance(network, PatchDiscriminator):
+        raise WeightsError(f"{model}: is a {manifest.architecture} model, wanted bingan")
+    return network
+
+
+def _start_from(model: str, discriminator: PatchDiscriminator) -> None:
+    network = _load(model)
+    if network.config != discriminator.config:
+        raise WeightsError(f"{model}: has {network.config}, wanted {discriminator.config}")
+    state = network.state_dict()
+    state.pop("threshold", None)
+    discriminator.load_state_dict(state)
 
 
 def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:

@@ -89,8 +89,7 @@ class Run:
 
     def read_log(self) -> list[dict[str, float]]:
         """All log lines so far."""
-        path = self.folder / LOG
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_log(self.folder)
 
     def draw_curves(self) -> None:
         """Plot every logged value against the step. Without matplotlib there is no plot."""
@@ -110,3 +109,9 @@ class Run:
             axes.grid(alpha=0.3)
         with atomic_path(self.folder / CURVES) as path:
             figure.savefig(path, format="png", dpi=80)
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """All log lines of the run in a folder."""
+    path = folder / LOG
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
