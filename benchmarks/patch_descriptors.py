@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.runtime import Runtime
+from bindesc.training.gan import INITIAL_SAMPLES, spread
+from bindesc.training.gan_step import Gan, GanConfig
 from bindesc.weights import save_model
 
 from .descriptors import PEERS, Descriptor, brief
@@ -74,18 +76,17 @@ def model_row(label: str, model: str | Path) -> PatchDescriptor:
     return PatchDescriptor(label, code, runtime.describe, runtime.support)
 
 
-def untrained_row(training: NDArray[np.uint8], support: float, seed: int = 0) -> PatchDescriptor:
+def untrained_row(
+    training: NDArray[np.uint8], support: float, config: GanConfig | None = None
+) -> PatchDescriptor:
     """BinGAN's discriminator before its first step: random weights, initialised from data.
 
     Args:
         training: ``(N, 32, 32)`` uint8, 500 of which set gains and biases, as in training.
         support: of the patches to describe.
-        seed: of the weights.
+        config: by default that of the paper.
     """
-    from bindesc.training.gan import INITIAL_SAMPLES, spread
-    from bindesc.training.gan_step import Gan, GanConfig
-
-    gan = Gan(GanConfig(seed=seed))
+    gan = Gan(config or GanConfig())
     gan.initialise(spread(training, INITIAL_SAMPLES), discriminator=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "untrained.safetensors"

@@ -25,7 +25,8 @@ from bindesc.image import read_image, resize_to, to_gray
 from bindesc.patches import extract_patches
 from bindesc.training.augment import degrade, random_homography, relight
 from bindesc.training.brown import BrownError, open_brown
-from bindesc.training.pairs import find_photos, map_keypoints
+from bindesc.training.pairing import carry_by_homography
+from bindesc.training.pairs import find_photos
 
 from .datasets import Scene, View
 
@@ -160,12 +161,13 @@ def _detect(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _carry(points: NDArray[np.float64], homography: NDArray[np.float64]) -> NDArray[np.float64]:
     """By the homography's scale at each point, and to where it turns the angle."""
-    xy, scale, jacobian = map_keypoints(homography, points[:, :2].astype(np.float32))
+    carried = carry_by_homography(homography, points[:, :2].astype(np.float32))
+    side = points[:, 2] * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
     radians = np.radians(points[:, 3])
-    ahead = np.einsum("nij,nj->ni", jacobian, np.stack([np.cos(radians), np.sin(radians)], 1))
-    return np.column_stack(
-        [xy, scale * points[:, 2], np.degrees(np.arctan2(ahead[:, 1], ahead[:, 0])) % 360]
-    )
+    direction = np.stack([np.cos(radians), np.sin(radians)], 1)
+    ahead = np.einsum("nij,nj->ni", carried.jacobian, direction)
+    angle = np.degrees(np.arctan2(ahead[:, 1], ahead[:, 0])) % 360
+    return np.column_stack([carried.xy, side, angle])
 
 
 def _add_noise(rng: np.random.Generator, points: NDArray[np.float64]) -> NDArray[np.float64]:

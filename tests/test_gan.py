@@ -20,7 +20,7 @@ from bindesc.runtime import Runtime
 from bindesc.training import gan, gan_step, validation
 from bindesc.training.gan import SAMPLES, WEIGHTS, draw_batch, train, validate
 from bindesc.training.gan_step import Gan, GanConfig
-from bindesc.training.patch_images import PatchSettings, cut_patches
+from bindesc.training.patch_images import PatchSettings, cut_patches, open_held_out
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
 from bindesc.weights import WeightsError, load_model
 
@@ -383,3 +383,32 @@ def test_the_command_trains_on_photos_and_is_killed_and_goes_on(tmp_path):
     assert manifest.architecture == "bingan"
     assert manifest.config["support"] == 1.5
     assert manifest.command.startswith("bindesc train bingan --images")
+
+
+def test_the_command_adapts_a_model_to_photos(patches, tmp_path, capsys):
+    """It keeps its shape and support, and is compared to itself on a photo that was held out."""
+    config = replace(CONFIG, model=replace(CONFIG.model, support=1.5))
+    train(patches, tmp_path / "first", config, steps=1)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        cv2.imwrite(str(photos / f"{seed}.png"), textured(300, 400, seed))
+    command = ["train", "bingan", "--images", str(photos), "--out", str(tmp_path / "run")]
+    command += ["--init", str(tmp_path / "first" / WEIGHTS), "--steps", "2", "--batch", "8"]
+    assert main([*command, "--thresholds", "median"]) == 0
+    out = capsys.readouterr().out
+    assert "held-out photos, step 0 -> " in out
+    assert "accuracy" in out
+    assert "FPR@95" in out
+    network, manifest = load_model(tmp_path / "run" / WEIGHTS)
+    assert network.config == config.model
+    lines = read_lines(tmp_path / "run")
+    scores = {line["step"]: line for line in lines if "accuracy" in line}
+    better = scores[2]["accuracy"] > scores[0]["accuracy"]
+    assert manifest.architecture == ("bingan-thresholds" if better else "bingan")
+    first = validation.validate(
+        load_model(tmp_path / "first" / WEIGHTS)[0],
+        open_held_out(tmp_path / "run" / "patches"),
+        np.arange(8),
+    )
+    assert first["accuracy"] == scores[0]["accuracy"]

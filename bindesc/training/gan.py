@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..files import atomic_path
 from ..models.bingan import NOISE, Generator, PatchDiscriminator, median_thresholds
 from ..weights import WeightsError, load_model, save_model
+from .distributed import Ranks
 from .gan_step import Gan, GanConfig
 from .pairs import PairSet
 from .run import Run
@@ -95,6 +96,7 @@ def train(
     keep: Literal["best", "last"] = "best",
     thresholds: Literal["zero", "median"] = "zero",
     minutes_between_validations: float = 10.0,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train BinGAN on patches and write the discriminator as ``model.safetensors``.
 
@@ -118,9 +120,11 @@ def train(
         thresholds: of the model's bits: ``"zero"``, as published, or the ``"median"`` of f over
             patches, see :class:`ThresholdedDiscriminator`.
         minutes_between_validations: least time between validations on held-out pairs.
+        ranks: the processes that train together, all with the same arguments; rank 0 writes.
 
     Returns:
-        The last log line: means of the losses since the one before, and :func:`validate`.
+        The last log line: means of the losses since the one before, and :func:`validate`; empty
+        on other ranks than 0.
 
     Raises:
         FileNotFoundError, FileExistsError: see :class:`Run`.
@@ -128,11 +132,12 @@ def train(
             configuration.
         FloatingPointError: a loss or weight is not finite; the last checkpoint stays.
     """
-    _check(patches, config)
+    ranks = ranks or Ranks()
+    _check(patches, config, ranks)
     if steps is None and minutes is None:
         raise ValueError("steps, minutes: one of the two is needed")
-    with Run(output, resume=resume) as run:
-        gan = Gan(config, device)
+    with Run(output, resume=resume, writes=ranks.rank == 0) as run:
+        gan = Gan(config, device, ranks)
         step = 0
         if resume:
             state = run.load()
@@ -155,6 +160,8 @@ def train(
 
         def save() -> None:
             nonlocal line
+            if not run.writes:
+                return
             for network in (gan.discriminator, gan.generator):
                 if not all(torch.isfinite(p).all() for p in network.parameters()):
                     raise FloatingPointError(f"a weight is not finite at step {step}")
@@ -175,7 +182,7 @@ def train(
 
         def check(initial: str | None = None) -> None:
             nonlocal checked, checked_at
-            if best is None or checked == step:
+            if best is None or checked == step or not run.writes:
                 return
             # Networks that are built to be saved must not draw from the training's random numbers.
             with torch.random.fork_rng(devices=[]):
@@ -188,16 +195,20 @@ def train(
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = None if steps is None else steps * config.batch
         with tqdm(
-            total=total, initial=step * config.batch, unit="image", dynamic_ncols=True
+            total=total,
+            initial=step * config.batch,
+            unit="image",
+            dynamic_ncols=True,
+            disable=not run.writes,
         ) as bar:
-            while (steps is None or step < steps) and not run.stopping:
-                if end is not None and time.monotonic() >= end:
+            while steps is None or step < steps:
+                over = run.stopping or (end is not None and time.monotonic() >= end)
+                if ranks.any(over, gan.device):
                     break
                 first = draw_batch(len(patches), config.batch, 2 * config.seed, step)
                 second = draw_batch(len(patches), config.batch, 2 * config.seed + 1, step)
-                losses = gan.discriminator_step(patches[first]) | gan.generator_step(
-                    patches[second]
-                )
+                losses = gan.discriminator_step(patches[ranks.share(first)])
+                losses |= gan.generator_step(patches[ranks.share(second)])
                 if not np.isfinite(list(losses.values())).all():
                     raise FloatingPointError(f"not finite at step {step}: {losses}")
                 history.append(losses)
@@ -215,8 +226,9 @@ def train(
         if history:
             save()
         check()
-        if best is None or keep == "last":
+        if run.writes and (best is None or keep == "last"):
             save_model(output / WEIGHTS, model(), command=command)
+        ranks.wait()  # nobody leaves before the files are there
         return line
 
 
@@ -237,7 +249,7 @@ def _start_from(model: str, discriminator: PatchDiscriminator) -> None:
     discriminator.load_state_dict(state)
 
 
-def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:
+def _check(patches: NDArray[np.uint8], config: GanConfig, ranks: Ranks) -> None:
     shape = (32, 32) if config.model.inputs == 1 else (32, 32, config.model.inputs)
     if patches.dtype != np.uint8 or patches.shape[1:] != shape:
         raise ValueError(
@@ -246,6 +258,10 @@ def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:
         )
     if config.batch < 2 or len(patches) < config.batch:
         raise ValueError(f"{len(patches)} patches, a batch of {config.batch}: too few (2 at least)")
+    if config.batch % ranks.count:
+        raise ValueError(
+            f"batch: {config.batch} patches cannot be split over {ranks.count} processes"
+        )
 
 
 def spread(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
