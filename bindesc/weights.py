@@ -260,11 +260,12 @@ def _golden_output(network: nn.Module) -> dict[str, Any]:
 
 def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
-    from .models.bingan import BinGanConfig, PatchDiscriminator
+    from .models.bingan import BinGanConfig, PatchDiscriminator, ThresholdedDiscriminator
     from .models.compact import CompactConfig, CompactNet
 
     return {
         "bingan": (BinGanConfig, PatchDiscriminator),
+        "bingan-thresholds": (BinGanConfig, ThresholdedDiscriminator),
         "compact": (CompactConfig, CompactNet),
     }
 
@@ -287,7 +288,7 @@ def build_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
 def describe_network(network: Any) -> tuple[str, dict[str, Any]]:
     """The two fields of a manifest that :func:`build_network` takes."""
     for name, (_, network_type) in _architectures().items():
-        if isinstance(network, network_type):
+        if type(network) is network_type:
             return name, asdict(network.config)
     raise TypeError(f"network: {type(network).__name__} is no architecture of bindesc")
 

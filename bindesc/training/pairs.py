@@ -138,6 +138,7 @@ def build_pairs(
     output: Path,
     settings: PairSettings,
     *,
+    photos: Sequence[Path] | None = None,
     models: Sequence[Path] = (),
     workers: int = 2,
 ) -> dict[str, Any]:
@@ -149,6 +150,7 @@ def build_pairs(
         folder: where the photos are.
         output: the folder to make; it must not exist, and appears only when it is complete.
         settings: see :class:`PairSettings`.
+        photos: which photos below it; by default all.
         models: COLMAP models of the photos, see :func:`find_partners`.
         workers: processes.
 
@@ -160,7 +162,7 @@ def build_pairs(
         ImageError: there is no photo, or none gives enough pairs.
         FileExistsError: ``output`` exists.
     """
-    photos = find_photos(folder)
+    photos = find_photos(folder) if photos is None else photos
     partners = find_partners(photos, models, settings.partners, settings.seed)
     groups: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
@@ -200,7 +202,7 @@ def build_pairs(
 
 
 def _run(
-    photos: list[Path],
+    photos: Sequence[Path],
     partners: Mapping[Path, Sequence[Partner]],
     settings: PairSettings,
     workers: int,
