@@ -1,5 +1,6 @@
 """Time of describing a 640x480 photo: bindesc against cv2.ORB, and where the time goes.
 
+Every shipped compact model is timed, and the default one also as torch runs it in floating point.
 Run ``python -m benchmarks.extractor --save``. kornia's networks have random weights here; only
 their time counts.
 """
@@ -7,6 +8,7 @@ their time counts.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import cv2
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 
 import bindesc
 from bindesc.detectors import to_arrays
+from bindesc.extractor import DEFAULT_MODEL
 from bindesc.patches import extract_patches
+from bindesc.weights import list_models, load_model
 
 from .common import Contender, measure, write_results
 from .photos import vga_photo
@@ -48,32 +52,41 @@ def run(nfeatures: int) -> dict[str, Any]:
     """Check and time everything for one number of keypoints."""
     gray = vga_photo()
     orb = cv2.ORB.create(nfeatures)
-    extractor = bindesc.create(nfeatures=nfeatures)
-    keypoints = extractor.detect(gray)
+    extractors = {
+        name: bindesc.create(model=name, nfeatures=nfeatures)
+        for name in (DEFAULT_MODEL, *list_models())
+        if name.startswith(DEFAULT_MODEL)
+    }
+    default = extractors[DEFAULT_MODEL]
+    keypoints = default.detect(gray)
     count = len(keypoints)
     xy, size, angle, _ = to_arrays(keypoints)
     patches, _ = extract_patches(gray, xy, size, angle)
-    hardnet = kornia.feature.HardNet(pretrained=False).eval()
-    tfeat = kornia.feature.TFeat(pretrained=False).eval()
+    codes = _shape(count, 32)
     contenders = {
-        "cv2.ORB detectAndCompute": Contender(
-            lambda: orb.detectAndCompute(gray, None), _shape(count, 32)
-        ),
-        "bindesc detectAndCompute": Contender(
-            lambda: extractor.detectAndCompute(gray, None), _shape(count, 32)
-        ),
-        "of which detection": Contender(lambda: extractor.detect(gray), _anything),
+        "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
+        "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
+        "of which detection": Contender(lambda: default.detect(gray), _anything),
         "of which patches": Contender(
             lambda: extract_patches(gray, *to_arrays(keypoints)[:3]), _anything
         ),
-        "of which network": Contender(lambda: extractor.describe(patches), _shape(count, 32)),
-        "kornia HardNet, network": Contender(
-            lambda: _describe_with(hardnet, patches), _shape(count, 128)
-        ),
-        "kornia TFeat, network": Contender(
-            lambda: _describe_with(tfeat, patches), _shape(count, 128)
-        ),
+        "of which network": Contender(lambda: default.describe(patches), codes),
     }
+    for name, extractor in extractors.items():
+        if name != DEFAULT_MODEL:
+            contenders[f"network of {name}"] = Contender(
+                partial(extractor.describe, patches), codes
+            )
+    network: Any = load_model(DEFAULT_MODEL)[0]
+    floats = network.for_inference().to(memory_format=torch.channels_last)
+    for name, other, columns in (
+        ("torch float32, the same network", floats, 256),
+        ("kornia HardNet, network", kornia.feature.HardNet(pretrained=False).eval(), 128),
+        ("kornia TFeat, network", kornia.feature.TFeat(pretrained=False).eval(), 128),
+    ):
+        contenders[name] = Contender(
+            partial(_describe_with, other, patches), _shape(count, columns)
+        )
     times = measure(contenders, repeats=15, budget=6.0)
     return {"nfeatures": nfeatures, "keypoints": count, "times": times}
 
@@ -92,7 +105,7 @@ def main() -> None:
         for name in rows[0]["times"]
     ]
     for line in [header, *cells]:
-        print(f"{line[0]:28}", *(f"{cell:>16}" for cell in line[1:]))
+        print(f"{line[0]:32}", *(f"{cell:>16}" for cell in line[1:]))
     if args.save:
         threads = {"OpenCV": cv2.getNumThreads(), "torch": torch.get_num_threads()}
         libraries = ("opencv-python", "kornia", "torch")
