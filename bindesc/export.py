@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,30 @@ def save_hloc_features(
             group["image_size"] = np.array(features.image_size, np.int64)
             group["scales"] = features.size
             group["oris"] = features.angle
+
+
+def load_hloc_codes(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Read the binary codes back that :func:`save_hloc_features` wrote as unit vectors.
+
+    Yields:
+        The name and the ``(N, B)`` uint8 codes of each image, sorted by name.
+
+    Raises:
+        ModuleNotFoundError: h5py is not installed.
+        OSError: the file cannot be read.
+        ValueError: a group's descriptors are not bits.
+    """
+    h5py = _h5py()
+    groups: list[tuple[str, Any]] = []
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: groups.append((name, item)))
+        for name, item in groups:
+            if not name.endswith("/descriptors"):
+                continue
+            vectors = item[()].T
+            if vectors.shape[1] % 8 or len(np.unique(np.abs(vectors))) > 1:
+                raise ValueError(f"{path}: the descriptors of {name} are not binary")
+            yield name.removesuffix("/descriptors"), np.packbits(vectors > 0, axis=1)
 
 
 def save_hloc_matches(path: str | os.PathLike[str], pairs: Iterable[tuple[str, str, Pair]]) -> None:
