@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import atomic_path
+from .packing import unit_vectors
 from .pair import Norm, Pair
 from .types import Features
 
@@ -184,11 +185,9 @@ def _per_keypoint(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     return partner, confidence
 
 
-def _unit_vectors(descriptors: NDArray[np.uint8], norm: Norm) -> NDArray[np.float16]:
+def _unit_vectors(descriptors: NDArray[np.uint8], norm: Norm) -> NDArray[np.floating]:
     if norm == "hamming":
-        bits = np.unpackbits(descriptors, axis=1)
-        sign = np.array([-1, 1], np.float16) / np.float16(bits.shape[1] ** 0.5)
-        return sign[bits]
+        return unit_vectors(descriptors, np.float16)
     vectors = descriptors.astype(np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.maximum(length, 1)).astype(np.float16)
