@@ -53,7 +53,8 @@ def save_features_npz(path: str | os.PathLike[str], features: Features) -> None:
 
 def load_features_npz(path: str | os.PathLike[str]) -> Features:
     """Read what :func:`save_features_npz` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because np.load leaves a damaged file open.
+    with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         arrays = dict(file)
     width, height = arrays.pop("image_size").tolist()
     return Features(**arrays, image_size=(width, height))
