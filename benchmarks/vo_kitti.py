@@ -1,8 +1,8 @@
 """Stereo visual odometry on 51 frames of KITTI: bindesc against ORB and TEBLID.
 
-Run ``python -m benchmarks.vo_kitti --save``; TEBLID needs opencv-contrib-python. All rows but the
-last describe the same 1000 ORB keypoints an image. The last has bindesc's own choice of 1000
-keypoints, FAST corners: of ORB, FAST (each strongest or evenly spread) and SIFT they gave the most
+Run ``python -m benchmarks.vo_kitti --save``; TEBLID needs opencv-contrib-python. The first rows
+describe the same 1000 ORB keypoints an image. The last have bindesc's own choice of 1000 keypoints,
+FAST corners: of ORB, FAST (each strongest or evenly spread) and SIFT they gave bindesc the most
 inliers of a fundamental matrix between neighbouring photos of the training scenes. Nothing is tuned
 on KITTI (Geiger, Lenz and Urtasun, CVPR 2012). The table gives
 
@@ -23,9 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +31,8 @@ from bindesc.detectors import to_arrays
 from bindesc.extractor import create
 from bindesc.files import atomic_path
 from bindesc.image import read_image, to_gray
+from bindesc.opencv_descriptors import OpenCVFeatures
+from bindesc.pair import Extractor
 
 from .common import RESULTS, write_results
 from .datasets import DataMissingError, data_folder
@@ -40,10 +40,9 @@ from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor, detec
 from .odometry import Path3D, Stereo, View, aligned, read_kitti, relative_errors, run_odometry
 from .render_tables import markdown
 
-OWN_DETECTOR: dict[str, Any] = {"detector": "fast", "even": False}
-ROWS = ("orb", "teblid", "bindesc", "bindesc own")
+ROWS = ("orb", "teblid", "bindesc", "orb fast", "bindesc fast")
 
-Detect = Callable[[NDArray[np.uint8]], tuple[cv2.KeyPoint, ...]]
+Describe = Callable[[NDArray[np.uint8]], View]
 
 
 @dataclass(frozen=True)
@@ -62,64 +61,64 @@ class Result:
     frames_per_second: float
 
 
-def views(
-    images: Sequence[NDArray[np.uint8]], find: Detect, descriptor: Descriptor
-) -> tuple[list[View], list[float]]:
-    """Detect and describe each image; also the seconds that each took."""
-    found, seconds = [], []
-    for image in images:
-        start = time.perf_counter()
-        keypoints = find(image)
-        described = descriptor.describe(image, keypoints)
-        seconds.append(time.perf_counter() - start)
-        found.append(View(to_arrays(keypoints)[0][described.index], described.codes))
-    return found, seconds
-
-
 def run_row(
-    images: Sequence[NDArray[np.uint8]], find: Detect, descriptor: Descriptor, stereo: Stereo
+    images: Sequence[NDArray[np.uint8]], describe: Describe, stereo: Stereo
 ) -> tuple[Path3D, list[float], float]:
     """Follow the camera with one descriptor.
 
     Args:
         images: left and right in turns, ``(H, W)`` uint8.
-        find: the keypoints of an image, at most ``KEYPOINTS``.
-        descriptor: describes them.
+        describe: finds and describes the keypoints of an image, at most ``KEYPOINTS``.
         stereo: the cameras.
 
     Returns:
         The path, the seconds that detection and description of each image took, and the seconds of
         the rest.
     """
-    views(images[:2], find, descriptor)  # the first call loads and allocates
-    found, seconds = views(images, find, descriptor)
+    describe(images[0])  # the first call loads and allocates
+    views, seconds = [], []
+    for image in images:
+        start = time.perf_counter()
+        views.append(describe(image))
+        seconds.append(time.perf_counter() - start)
     start = time.perf_counter()
-    path = run_odometry(zip(found[::2], found[1::2], strict=True), stereo)
+    path = run_odometry(zip(views[::2], views[1::2], strict=True), stereo)
     return path, seconds, time.perf_counter() - start
 
 
-def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Detect, Descriptor]]:
-    """Label, detection and descriptor of each row; one that this OpenCV lacks is left out."""
+def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Describe]]:
+    """Label and description of each row; one that this OpenCV lacks is left out."""
     for name in names:
         if name == "bindesc":
-            yield "bindesc", detect, bindesc_descriptor(model)
-        elif name == "bindesc own":
-            own = create(model=model, nfeatures=KEYPOINTS, **OWN_DETECTOR)
-
-            def find(gray: NDArray[np.uint8], own: Any = own) -> tuple[cv2.KeyPoint, ...]:
-                keypoints = own.detect(gray)
-                for index, keypoint in enumerate(keypoints):
-                    keypoint.class_id = index
-                return keypoints
-
-            yield "bindesc, own keypoints", find, Descriptor(name, "256 bits", own)
+            yield "bindesc", _on_orb_keypoints(bindesc_descriptor(model))
+        elif name == "orb fast":
+            yield "ORB, FAST keypoints", _extract(OpenCVFeatures("orb", "fast", KEYPOINTS))
+        elif name == "bindesc fast":
+            yield "bindesc, FAST keypoints", _extract(create("fast", model, KEYPOINTS))
         else:
             try:
                 descriptor = PEERS[name]()
             except ValueError as error:
                 print(f"skipped {name}: {error}", file=sys.stderr)
             else:
-                yield descriptor.label, detect, descriptor
+                yield descriptor.label, _on_orb_keypoints(descriptor)
+
+
+def _on_orb_keypoints(descriptor: Descriptor) -> Describe:
+    def describe(image: NDArray[np.uint8]) -> View:
+        keypoints = detect(image)
+        described = descriptor.describe(image, keypoints)
+        return View(to_arrays(keypoints)[0][described.index], described.codes)
+
+    return describe
+
+
+def _extract(extractor: Extractor) -> Describe:
+    def describe(image: NDArray[np.uint8]) -> View:
+        features = extractor.extract(image)
+        return View(features.xy, features.descriptors)
+
+    return describe
 
 
 def summarise(
@@ -202,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stereo, truth, files = read_kitti(data_folder() / "kitti_seq1")
         images = [to_gray(read_image(path)) for pair in files for path in pair]
         runs = {
-            label: run_row(images, find, descriptor, stereo)
-            for label, find, descriptor in rows_of(options.rows, options.model)
+            label: run_row(images, describe, stereo)
+            for label, describe in rows_of(options.rows, options.model)
         }
     except DataMissingError as error:
         print(f"vo_kitti: skipped, {error}", file=sys.stderr)
@@ -216,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table(results)
     print(markdown(text["header"], text["rows"]))
     if options.save:
-        settings = {"keypoints": KEYPOINTS, "frames": len(truth), "own_detector": OWN_DETECTOR}
+        settings = {"keypoints": KEYPOINTS, "frames": len(truth)}
         path = write_results(
             "vo_kitti",
             [asdict(result) for result in results],
