@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # --help needs no NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def register(commands: Any, add_feature_options: Callable[[argparse.ArgumentParser], None]) -> None:
