@@ -81,8 +81,10 @@ def _query(args: argparse.Namespace) -> int:
     from .vocabulary import load_vocabulary
 
     vocabulary = load_vocabulary(args.vocabulary)
-    [(_, wanted)] = _read(args, [args.image])
-    bag = vocabulary.transform(wanted)
+    asked = list(_read(args, [args.image]))
+    if len(asked) != 1:
+        raise ValueError(f"{args.image}: expected one image, it holds {len(asked)}")
+    bag = vocabulary.transform(asked[0][1])
     scores = [
         (bag.score(vocabulary.transform(codes)), name) for name, codes in _read(args, args.sources)
     ]
@@ -102,9 +104,12 @@ def _calibrate(args: argparse.Namespace) -> int:
     from .detectors import create_detector
     from .extractor import create
     from .image import ImageError, read_image, resize_to, to_gray
+    from .match_options import check_integer
 
+    check_integer("--views", args.views, 1)
+    check_integer("--most", args.most, 1)
     paths = [path for source in args.images for path in _image_paths(source)]
-    step = max(1, len(paths) / max(args.most, 1))  # spread over all folders
+    step = max(1, len(paths) / args.most)  # spread over all folders
 
     def photos() -> Iterator[NDArray[np.uint8]]:
         for i in tqdm(range(min(len(paths), args.most)), unit="photo"):

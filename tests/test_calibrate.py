@@ -86,9 +86,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(2):
         cv2.imwrite(str(tmp_path / "photos" / f"{seed}.png"), textured(seed=seed))
-    assert main(["calibrate", str(tmp_path / "photos"), "--views", "1"]) == 0
-    printed = capsys.readouterr()
-    assert "TH_HIGH = 100" in printed.out
+    photos = str(tmp_path / "photos")
+    assert main(["calibrate", photos, "--views", "1"]) == 0
+    assert "TH_HIGH = 100" in capsys.readouterr().out
+    assert main(["calibrate", photos, "--views", "0"]) == 2
+    assert "--views: expected at least 1, got 0" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["calibrate", str(tmp_path / "empty")]) == 2
     assert "no images" in capsys.readouterr().err

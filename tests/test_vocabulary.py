@@ -243,6 +243,8 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*query, "--n-kpts", "100"]) == 0
     best, _ = capsys.readouterr().out.splitlines()
     assert best.endswith("2.png")
+    assert main(["vocab", "query", str(out), str(photos), str(photos), "--n-kpts", "100"]) == 2
+    assert "expected one image, it holds 3" in capsys.readouterr().err
 
 
 def test_train_reads_what_extract_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
