@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bindesc.folder import find_images
 from bindesc.image import ImageError, read_image, to_gray
-from bindesc.vocabulary import train_vocabulary
+from bindesc.training.vocabulary import train_vocabulary
 
 from .common import write_results
 from .datasets import DataMissingError, data_folder

@@ -64,7 +64,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from .files import check_writable
-    from .vocabulary import train_vocabulary
+    from .training.vocabulary import train_vocabulary
 
     check_writable(args.out)
     codes = [codes for _, codes in _read(args, args.sources)]

@@ -13,12 +13,12 @@ from bindesc.cli import main
 from bindesc.export import save_features_npz, save_hloc_features
 from bindesc.opencv_descriptors import OpenCVFeatures
 from bindesc.reference import hamming
+from bindesc.training.vocabulary import train_vocabulary
 from bindesc.vocabulary import (
     BowVector,
     Vocabulary,
     VocabularyError,
     load_vocabulary,
-    train_vocabulary,
 )
 
 
