@@ -126,6 +126,11 @@ def _latch() -> Descriptor:
     return Descriptor("LATCH", "256 bits", _xfeatures2d().LATCH_create())
 
 
+def brief() -> Descriptor:
+    """BRIEF on upright keypoints; like LATCH it knows no scale, and no rotation either."""
+    return Descriptor("BRIEF", "256 bits", _xfeatures2d().BriefDescriptorExtractor_create(32))
+
+
 def _boost() -> Descriptor:
     extractor = _xfeatures2d().BoostDesc_create(scale_factor=SCALE_FACTORS["orb"])
     return Descriptor("BOOST", "256 bits", extractor)

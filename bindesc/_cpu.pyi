@@ -1,4 +1,4 @@
-"""The CPU matcher: exact Hamming neighbours of packed codes. See bindesc.matching."""
+"""The CPU core: exact Hamming neighbours, and networks in integers."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,19 @@ from numpy.typing import NDArray
 _Codes = NDArray[np.uint8]
 _Indices = NDArray[np.int32]
 _Distances = NDArray[np.uint16]
+_Layer = tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32] | None, int]
+
+class Network:
+    """A network of bindesc.models.integer, ready to run."""
+
+    def __init__(self, layers: Sequence[_Layer], input_scale: float) -> None:
+        """Weights (O, H, W, I), bias (O,), multiplier (O,) or None in the last layer, stride."""
+
+    def describe(self, patches: NDArray[np.uint8], threads: int) -> _Codes:
+        """(N, 32, 32) to packed codes, (N, bits / 8)."""
+
+    def activations(self, patches: NDArray[np.uint8], threads: int) -> _Indices:
+        """(N, 32, 32) to (N, bits); bit = activation >= 0."""
 
 def nearest(
     query: _Codes, train: _Codes, k: int, threads: int
@@ -45,3 +58,12 @@ def isa() -> str:
 
 def isas() -> dict[str, bool]:
     """The instruction sets in this build, the fastest first, and whether they run here."""
+
+def sample(
+    levels: Sequence[NDArray[np.uint8]],
+    affine: NDArray[np.float32],
+    level: NDArray[np.int32],
+    side: int,
+    threads: int,
+) -> NDArray[np.uint8]:
+    """(N, side, side): patches at affine (N, 2, 3), patch n from levels[level[n]]."""

@@ -6,8 +6,6 @@ bits). Ties go to the lowest index. A missing neighbour has index -1 and distanc
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from . import _cpu
 from .match_options import check_filters, check_integer
 from .reference import Nearest
+from .threads import default_threads
 from .types import Matches
 
 MAX_K = 32
@@ -239,7 +238,6 @@ def _filters(
 
 def _threads(num_threads: int | None) -> int:
     """The number of threads to use."""
-    if num_threads is not None:
-        return check_integer("num_threads", num_threads, 1)
-    cv2 = sys.modules.get("cv2")
-    return max(1, cv2.getNumThreads() if cv2 else os.cpu_count() or 1)
+    if num_threads is None:
+        return default_threads()
+    return check_integer("num_threads", num_threads, 1)

@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import _cpu
+from .threads import default_threads
+
 PATCH_SIDE = 32
 
 # cv2.remap refuses images with a side of 32767 or more.
@@ -33,7 +36,9 @@ def extract_patches(
     """Cut a square patch around every keypoint, scaled and turned to its size and angle.
 
     Bilinear interpolation from the level of a Gaussian pyramid whose pixels come closest to the
-    patch's sampling step, so that large keypoints do not alias.
+    patch's sampling step, so that large keypoints do not alias. uint8 patches are cut by the C++
+    core in integers, less than a grey level from the exact ones in smooth texture, and the same on
+    every processor and with every version of OpenCV.
 
     Args:
         gray: ``(H, W)`` uint8.
@@ -41,7 +46,7 @@ def extract_patches(
         size: ``(N,)`` float32, the detector's diameter in pixels, positive.
         angle: ``(N,)`` float32, degrees; negative means upright.
         scale: side of the patch in the image over ``size``: see ``detectors.SCALE_FACTORS``.
-        side: samples along each side of the patch.
+        side: samples along each side of the patch, 1 to 1024.
         border: ``"pad"`` mirrors the image at its border and keeps every keypoint; ``"drop"``
             leaves out those whose patch reaches outside.
         dtype: ``np.uint8``, or ``np.float32`` (0 to 255, no rounding).
@@ -50,7 +55,8 @@ def extract_patches(
         ``(K, side, side)`` patches and ``(K,)`` the indices of the keypoints they belong to.
 
     Raises:
-        ValueError: lengths differ, a value is not finite, or a size is not positive.
+        ValueError: lengths differ, a value is not finite, a size is not positive, or ``side`` is
+            out of range.
 
     Example:
         >>> image = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
@@ -69,14 +75,18 @@ def extract_patches(
 
     step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
     highest = max(int(np.log2(min(gray.shape))), 0)
-    level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(int)
+    level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
+    affine /= np.exp2(level).astype(np.float32)[:, None, None]
+    pyramid = [np.ascontiguousarray(gray, dtype)]
+    for _ in range(level.max(initial=0)):
+        # A pixel i is centred on pixel 2 i of the level below.
+        pyramid.append(cv2.pyrDown(pyramid[-1]))
+    if pyramid[0].dtype == np.uint8:
+        return _cpu.sample(pyramid, affine, level, side, default_threads()), kept
     patches = np.empty((len(affine), side, side), dtype)
-    image = gray.astype(dtype, copy=False)
-    for current in range(level.max(initial=-1) + 1):
-        if current:
-            image = cv2.pyrDown(image)  # its pixel i is centred on pixel 2 i of the level below
+    for current, image in enumerate(pyramid):
         (chosen,) = np.nonzero(level == current)
-        patches[chosen] = _sample(image, affine[chosen] / np.float32(2**current), side)
+        patches[chosen] = _sample(image, affine[chosen], side)
     return patches, kept
 
 
@@ -112,7 +122,7 @@ def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> N
 
 
 def _sample(image: NDArray, affine: NDArray[np.float32], side: int) -> NDArray:
-    """Sample ``(N, side, side)`` patches from one image by bilinear interpolation."""
+    """Sample ``(N, side, side)`` patches from one float image by bilinear interpolation."""
     offset = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
     if max(image.shape) > _REMAP_LIMIT:
         raise ValueError(f"image: a side over {_REMAP_LIMIT} pixels is not supported")

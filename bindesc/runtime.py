@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import _cpu
+from .models.integer import INPUT_SCALE, IntegerLayer, from_tensors
 from .packing import pack_bits
 from .patches import PATCH_SIDE
-from .weights import Manifest, golden_codes, load_model
+from .threads import default_threads
+from .weights import Manifest, golden_codes, load_model, read_model
 
-# Every call of the network sees exactly this many patches (the last ones zero), because the order
-# in which a convolution adds up may depend on the size of the batch.
+# Every call of a network in floating point sees exactly this many patches (the last ones zero),
+# because the order in which a convolution adds up may depend on the size of the batch.
 CHUNK = 64
+
+_Describe = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 class Runtime:
     """A model on a device.
+
+    A model that is stored in integers runs in the C++ core on the CPU, and in torch with the same
+    bytes elsewhere. Others run in torch in floating point.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.
@@ -30,13 +39,15 @@ class Runtime:
     """
 
     def __init__(self, model: str | os.PathLike[str], device: str = "cpu"):
-        import torch
-
-        network, manifest = load_model(model)
-        self.manifest: Manifest = manifest
-        self.device = torch.device(device)
-        self._network: Any = cast("Any", network).for_inference().to(self.device)
-        self._network.to(memory_format=torch.channels_last)
+        self.manifest: Manifest
+        self.manifest, tensors = read_model(model)
+        layers = from_tensors(tensors)
+        if not layers:
+            self._describe = _in_floats(model, device)
+        elif device == "cpu":
+            self._describe = _in_the_core(layers)
+        else:
+            self._describe = _on_device(layers, device)
 
     @property
     def descriptor_bytes(self) -> int:
@@ -61,8 +72,8 @@ class Runtime:
             ValueError: another shape or dtype.
 
         Note:
-            The bytes do not depend on N, on the order, or on the number of threads. Between two
-            kinds of processor or GPU, a bit whose activation is almost zero can differ.
+            The bytes do not depend on N, on the order, or on the number of threads; those of a
+            model in integers do not depend on the processor or device either.
         """
         array = np.asarray(patches)
         if array.dtype != np.uint8 or array.shape[1:] != (PATCH_SIDE, PATCH_SIDE):
@@ -70,22 +81,7 @@ class Runtime:
                 f"patches: expected (N, {PATCH_SIDE}, {PATCH_SIDE}) uint8, "
                 f"got {array.shape} {array.dtype}"
             )
-        codes = np.empty((len(array), self.descriptor_bytes), np.uint8)
-        for start in range(0, len(array), CHUNK):
-            part = array[start : start + CHUNK]
-            codes[start : start + CHUNK] = self._chunk(part)[: len(part)]
-        return codes
-
-    def _chunk(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        import torch
-
-        chunk = np.zeros((CHUNK, 1, PATCH_SIDE, PATCH_SIDE), np.uint8)
-        chunk[: len(part), 0] = part
-        with torch.inference_mode(), _exact_convolutions():
-            images = torch.from_numpy(chunk).to(self.device).float()
-            images = images.contiguous(memory_format=torch.channels_last)
-            bits = (self._network(images) >= 0).cpu().numpy()
-        return pack_bits(bits)
+        return self._describe(np.ascontiguousarray(array))
 
     def verify(self) -> bool:
         """Whether the golden patches of the manifest get the codes that it says."""
@@ -93,10 +89,59 @@ class Runtime:
         return bool((self.describe(patches) == expected).all())
 
 
-def _exact_convolutions() -> Any:
+def _in_the_core(layers: list[IntegerLayer]) -> _Describe:
+    network = _cpu.Network(
+        [(layer.weights, layer.bias, layer.multiplier, layer.stride) for layer in layers],
+        INPUT_SCALE,
+    )
+    return lambda patches: network.describe(patches, default_threads())
+
+
+def _on_device(layers: list[IntegerLayer], device: str) -> _Describe:
+    import torch
+
+    from .models.integer_torch import IntegerNet
+
+    network = IntegerNet(layers).to(device)
+
+    def describe(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        with _exact_products():
+            parts = [
+                (network(part.to(device)) >= 0).cpu().numpy()
+                for part in torch.from_numpy(patches).split(1024)
+            ]
+        return pack_bits(np.concatenate(parts))
+
+    return describe
+
+
+def _in_floats(model: str | os.PathLike[str], device: str) -> _Describe:
+    import torch
+
+    loaded: Any = load_model(model)[0]
+    network = loaded.for_inference().to(device, memory_format=torch.channels_last)
+
+    def chunk(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        full = np.zeros((CHUNK, 1, PATCH_SIDE, PATCH_SIDE), np.uint8)
+        full[: len(part), 0] = part
+        with torch.inference_mode(), _exact_products():
+            images = torch.from_numpy(full).to(device).float()
+            images = images.contiguous(memory_format=torch.channels_last)
+            bits = (network(images) >= 0).cpu().numpy()
+        return pack_bits(bits[: len(part)])
+
+    def describe(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        starts = range(0, max(len(patches), 1), CHUNK)
+        return np.concatenate([chunk(patches[start : start + CHUNK]) for start in starts])
+
+    return describe
+
+
+def _exact_products() -> Any:
     """No TF32 and no algorithm that varies from run to run, on GPUs."""
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = False
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

@@ -14,12 +14,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .files import atomic_path
+from .models.integer import IntegerLayer, activations, is_integer, to_tensors
 from .packing import pack_bits
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Manifest:
         config: the fields of the architecture's configuration.
         command: the command that trained it.
         golden: what the model must output: ``patches``, indices into :func:`golden_patches`, and
-            ``codes``, their codes in hexadecimal.
+            ``codes``, their codes in hexadecimal. All patches for a model in integers, which is
+            exact.
         format: version of this layout.
         sha256: over all other fields and all tensors.
     """
@@ -93,7 +95,8 @@ def read_model(
         model: name of a shipped model, or path of a ``.safetensors`` file.
 
     Returns:
-        The manifest and the tensors by name, float16 or float32 as stored.
+        The manifest and the tensors by name, as stored: of the network in floating point, and of
+        the one in integers if there is one, see :mod:`bindesc.models.integer`.
 
     Raises:
         WeightsError: no such model, not a bindesc model file, or it was changed or damaged.
@@ -134,7 +137,11 @@ def load_model(model: str | os.PathLike[str]) -> tuple[nn.Module, Manifest]:
     manifest, tensors = read_model(model)
     try:
         network = build_network(manifest.architecture, manifest.config)
-        state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+        state = {
+            name: torch.from_numpy(value).float()
+            for name, value in tensors.items()
+            if not is_integer(name)
+        }
         network.load_state_dict(state, strict=True)
     except (KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{model}: the tensors do not fit the architecture ({error})") from None
@@ -158,7 +165,12 @@ def load_weights(network: nn.Module, model: str | os.PathLike[str]) -> None:
 
 
 def save_model(
-    path: Path, network: nn.Module, *, name: str | None = None, command: str = ""
+    path: Path,
+    network: nn.Module,
+    *,
+    name: str | None = None,
+    command: str = "",
+    calibration: NDArray[np.uint8] | None = None,
 ) -> Manifest:
     """Write a network as a model file, atomically.
 
@@ -169,6 +181,8 @@ def save_model(
         network: of one of the :data:`ARCHITECTURES`.
         name: of the model; by default the file's stem.
         command: the command that trained it.
+        calibration: ``(N, 32, 32)`` uint8 training patches, a few hundred. With them a compact
+            network is stored in integers too, which is what is then run.
     """
     import torch
     from safetensors.numpy import save
@@ -184,12 +198,19 @@ def save_model(
     }
     stored = build_network(architecture, config)
     stored.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
+    stored.eval()
+    layers: list[IntegerLayer] = []
+    if calibration is not None:
+        from .models.integer_torch import quantise
+
+        layers = quantise(cast("Any", stored), calibration)
+        tensors |= to_tensors(layers)
     values = {
         "name": name or path.stem,
         "architecture": architecture,
         "config": json.loads(json.dumps(config)),
         "command": command,
-        "golden": _golden_output(stored.eval()),
+        "golden": _exact_golden(layers) if layers else _golden_output(stored),
         "format": _FORMAT,
     }
     values["sha256"] = _digest(values, tensors)
@@ -217,6 +238,11 @@ def golden_codes(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return golden_patches()[chosen], codes.reshape(len(chosen), -1)
 
 
+def _exact_golden(layers: list[IntegerLayer]) -> dict[str, Any]:
+    codes = pack_bits(activations(layers, golden_patches()) >= 0)
+    return {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
+
+
 def _golden_output(network: nn.Module) -> dict[str, Any]:
     """Codes of those patches whose every activation is clear of zero.
 
@@ -227,18 +253,19 @@ def _golden_output(network: nn.Module) -> dict[str, Any]:
 
     with torch.no_grad():
         patches = torch.from_numpy(golden_patches()).float()[:, None]
-        activations = network(patches).numpy()
-    clear = np.flatnonzero((np.abs(activations) > _GOLDEN_CLEARANCE).all(axis=1))
-    return {"patches": clear.tolist(), "codes": pack_bits(activations[clear] >= 0).tobytes().hex()}
+        values = network(patches).numpy()
+    clear = np.flatnonzero((np.abs(values) > _GOLDEN_CLEARANCE).all(axis=1))
+    return {"patches": clear.tolist(), "codes": pack_bits(values[clear] >= 0).tobytes().hex()}
 
 
 def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
-    from .models.bingan import BinGanConfig, PatchDiscriminator
+    from .models.bingan import BinGanConfig, PatchDiscriminator, ThresholdedDiscriminator
     from .models.compact import CompactConfig, CompactNet
 
     return {
         "bingan": (BinGanConfig, PatchDiscriminator),
+        "bingan-thresholds": (BinGanConfig, ThresholdedDiscriminator),
         "compact": (CompactConfig, CompactNet),
     }
 
@@ -261,7 +288,7 @@ def build_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
 def describe_network(network: Any) -> tuple[str, dict[str, Any]]:
     """The two fields of a manifest that :func:`build_network` takes."""
     for name, (_, network_type) in _architectures().items():
-        if isinstance(network, network_type):
+        if type(network) is network_type:
             return name, asdict(network.config)
     raise TypeError(f"network: {type(network).__name__} is no architecture of bindesc")
 

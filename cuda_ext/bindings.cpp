@@ -1,13 +1,18 @@
 // Python's view of the CPU core: checks arguments, releases the GIL, calls; no arithmetic.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 
+#include "cpu_network.h"
+#include "cpu_sample.h"
 #include "hamming.h"
 
 namespace nb = nanobind;
@@ -81,6 +86,35 @@ nb::tuple matches_tuple(Matches&& found) {
                         to_array<uint16_t, 1>(std::move(found.distance), {count}));
 }
 
+using ImageArray = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using AffineArray = nb::ndarray<const float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
+using LevelArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+Array<uint8_t, 3> py_sample(const std::vector<ImageArray>& levels, const AffineArray& affine,
+                            const LevelArray& level, int side, int threads) {
+  check_range("side", side, 1, kMaxPatchSide);
+  check_range("threads", threads, 1, INT32_MAX);
+  std::vector<Image> images;
+  for (const ImageArray& image : levels) {
+    if (image.size() == 0) throw std::invalid_argument("levels: an image without pixels");
+    images.push_back({image.data(), static_cast<int64_t>(image.shape(1)),
+                      static_cast<int64_t>(image.shape(0))});
+  }
+  const size_t count = affine.shape(0), width = static_cast<size_t>(side);
+  check_range("level: the length", static_cast<int64_t>(level.shape(0)),
+              static_cast<int64_t>(count), static_cast<int64_t>(count));
+  for (size_t i = 0; i < count; ++i) {
+    check_range("level", level.data()[i], 0, static_cast<int64_t>(levels.size()) - 1);
+  }
+  const Kernel& kernel = choose_kernel();
+  std::vector<uint8_t> patches(count * width * width);
+  const PatchPlaces places{affine.data(), level.data(), static_cast<int64_t>(count), side};
+  without_gil([&](Stop& stop) {
+    return sample_patches(kernel, images, places, threads, stop, patches.data());
+  });
+  return to_array<uint8_t, 3>(std::move(patches), {count, width, width});
+}
+
 nb::tuple py_nearest(const CodeArray& query, const CodeArray& train, int k, int threads) {
   const auto [q, t] = code_pair(query, train);
   check_range("k", k, 1, kMaxK);
@@ -141,10 +175,80 @@ nb::list py_match_pairs(const std::vector<std::pair<CodeArray, CodeArray>>& pair
   return out;
 }
 
+using PatchArray =
+    nb::ndarray<const uint8_t, nb::shape<-1, kPatchSide, kPatchSide>, nb::c_contig, nb::device::cpu>;
+template <class T, size_t kAxes>
+using Input = nb::ndarray<const T, nb::ndim<kAxes>, nb::c_contig, nb::device::cpu>;
+// weights (channels, height, width, inputs), bias, multiplier (None in the last layer), stride
+using LayerTuple =
+    std::tuple<Input<int8_t, 4>, Input<int32_t, 1>, std::optional<Input<float, 1>>, int>;
+
+void py_network(Network* self, const std::vector<LayerTuple>& layers, float input_scale) {
+  std::vector<LayerSpec> specs;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto& [weights, bias, multiplier, stride] = layers[i];
+    const std::string name = "layers[" + std::to_string(i) + "]";
+    for (size_t axis = 0; axis < 4; ++axis) {
+      check_range(name.c_str(), static_cast<int64_t>(weights.shape(axis)), 1, 4096);
+    }
+    if (bias.shape(0) != weights.shape(0) || (multiplier && multiplier->shape(0) != bias.shape(0))) {
+      throw std::invalid_argument(name + ": one bias and multiplier a channel");
+    }
+    if (multiplier.has_value() == (i + 1 == layers.size())) {
+      throw std::invalid_argument(name + ": every layer but the last has multipliers");
+    }
+    specs.push_back({weights.data(), static_cast<int>(weights.shape(0)),
+                     static_cast<int>(weights.shape(1)), static_cast<int>(weights.shape(2)),
+                     static_cast<int>(weights.shape(3)), stride, bias.data(),
+                     multiplier ? multiplier->data() : nullptr});
+  }
+  new (self) Network(specs, input_scale);
+}
+
+Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patches, int threads) {
+  check_range("threads", threads, 1, INT32_MAX);
+  const size_t rows = patches.shape(0), outputs = static_cast<size_t>(network.outputs());
+  std::vector<int32_t> sums(rows * outputs);
+  const Kernel& kernel = choose_kernel();
+  without_gil([&](Stop& stop) {
+    const auto store = [&](int64_t first, int count, const int32_t* some) {
+      const auto width = static_cast<int64_t>(outputs);
+      std::copy_n(some, count * width, sums.data() + first * width);
+    };
+    return network.run(kernel, patches.data(), static_cast<int64_t>(rows), threads, stop, store);
+  });
+  return to_array<int32_t, 2>(std::move(sums), {rows, outputs});
+}
+
+Array<uint8_t, 2> py_describe(const Network& network, const PatchArray& patches, int threads) {
+  check_range("threads", threads, 1, INT32_MAX);
+  const size_t rows = patches.shape(0), bytes = static_cast<size_t>(network.outputs() / 8);
+  std::vector<uint8_t> codes(rows * bytes);
+  const Kernel& kernel = choose_kernel();
+  without_gil([&](Stop& stop) {
+    const auto pack = [&](int64_t first, int count, const int32_t* sums) {
+      pack_signs(sums, count, network.outputs(),
+                 codes.data() + first * static_cast<int64_t>(bytes));
+    };
+    return network.run(kernel, patches.data(), static_cast<int64_t>(rows), threads, stop, pack);
+  });
+  return to_array<uint8_t, 2>(std::move(codes), {rows, bytes});
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
-  m.doc() = "The CPU matcher: exact Hamming neighbours of packed codes. See bindesc.matching.";
+  m.doc() =
+      "The CPU core: exact Hamming neighbours of packed codes (see bindesc.matching) and the "
+      "integer network (see bindesc.models.integer).";
+  nb::class_<Network>(m, "Network", "A network of bindesc.models.integer, ready to run.")
+      .def("__init__", &py_network, nb::arg("layers"), nb::arg("input_scale"),
+           "layers: (weights (O, H, W, I) int8, bias (O,) int32, multiplier (O,) float32 or None, "
+           "stride) each.")
+      .def("describe", &py_describe, nb::arg("patches").noconvert(), nb::arg("threads"),
+           "(N, 32, 32) uint8 to packed codes, (N, bits / 8) uint8.")
+      .def("activations", &py_activations, nb::arg("patches").noconvert(), nb::arg("threads"),
+           "(N, 32, 32) uint8 to (N, bits) int32; bit = activation >= 0.");
   m.def("nearest", &py_nearest, nb::arg("query").noconvert(), nb::arg("train").noconvert(), nb::arg("k"),
         nb::arg("threads"),
         "(index, distance, column_index, column_distance) of reference.Nearest.");
@@ -166,4 +270,7 @@ NB_MODULE(_cpu, m) {
         return out;
       },
       "The instruction sets in this build, the fastest first, and whether they run here.");
+  m.def("sample", &py_sample, nb::arg("levels").noconvert(), nb::arg("affine").noconvert(),
+        nb::arg("level").noconvert(), nb::arg("side"), nb::arg("threads"),
+        "The patches of patches.extract_patches: (N, side, side) uint8 from the levels of a pyramid.");
 }

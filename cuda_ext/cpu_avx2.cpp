@@ -109,7 +109,8 @@ namespace bindesc {
 
 static bool usable() { return __builtin_cpu_supports("avx2"); }
 
-const Kernel kAvx2{"avx2", avx2::V::kLanes, usable, avx2::top2, avx2::within};
+const Kernel kAvx2{"avx2", avx2::V::kLanes, usable, avx2::top2,
+                   avx2::within, convolve_avx2, sample_avx2};
 
 }  // namespace bindesc
 #endif

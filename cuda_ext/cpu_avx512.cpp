@@ -1,4 +1,4 @@
-// AVX-512 with VPOPCNTW (BITALG) and VPSHLDW (VBMI2): Ice Lake and Zen 4 onwards.
+// AVX-512 with VPOPCNTW (BITALG), VPSHLDW (VBMI2) and VNNI: Ice Lake and Zen 4 onwards.
 #include "cpu_kernel.h"
 #include "cpu_kernels.h"
 
@@ -99,10 +99,12 @@ namespace bindesc {
 
 static bool usable() {
   return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vbmi2");
+         __builtin_cpu_supports("avx512bitalg") && __builtin_cpu_supports("avx512vbmi2") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 
-const Kernel kAvx512{"avx512", avx512::V::kLanes, usable, avx512::top2, avx512::within};
+const Kernel kAvx512{"avx512", avx512::V::kLanes, usable, avx512::top2,
+                     avx512::within, convolve_avx512, sample_avx512};
 
 }  // namespace bindesc
 #endif

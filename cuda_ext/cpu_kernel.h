@@ -6,6 +6,9 @@
 
 #include <cstdint>
 
+#include "cpu_convolve.h"
+#include "cpu_sample_grid.h"
+
 namespace bindesc {
 
 constexpr int kTile = 64;         // queries swept together
@@ -62,6 +65,8 @@ struct Kernel {
   // Both sweep a tile over all blocks and update the columns.
   void (*top2)(const Blocks&, const Tile&, const Columns&, Best* rows);
   void (*within)(const Blocks&, const Tile&, const Columns&, const Hits&);
+  Convolve convolve;
+  Sample sample;
 };
 
 }  // namespace bindesc

@@ -12,9 +12,15 @@
 namespace bindesc {
 
 extern const Kernel kScalar;
+void convolve_scalar(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+void sample_scalar(const SampleGrid&, uint8_t* out);
 #if defined(BINDESC_X86)
 extern const Kernel kAvx2;
 extern const Kernel kAvx512;
+void convolve_avx2(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+void convolve_avx512(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+void sample_avx2(const SampleGrid&, uint8_t* out);
+void sample_avx512(const SampleGrid&, uint8_t* out);
 #elif defined(BINDESC_ARM)
 extern const Kernel kNeon;
 #endif

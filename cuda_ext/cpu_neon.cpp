@@ -77,7 +77,8 @@ bool usable() { return true; }
 
 }  // namespace neon
 
-const Kernel kNeon{"neon", neon::V::kLanes, neon::usable, neon::top2, neon::within};
+const Kernel kNeon{"neon", neon::V::kLanes, neon::usable, neon::top2,
+                   neon::within, convolve_scalar, sample_scalar};
 
 }  // namespace bindesc
 #endif

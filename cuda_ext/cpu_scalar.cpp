@@ -90,6 +90,7 @@ bool usable() { return true; }
 
 }  // namespace scalar
 
-const Kernel kScalar{"scalar", scalar::V::kLanes, scalar::usable, scalar::top2, scalar::within};
+const Kernel kScalar{"scalar", scalar::V::kLanes, scalar::usable, scalar::top2,
+                     scalar::within, convolve_scalar, sample_scalar};
 
 }  // namespace bindesc

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "cpu_kernels.h"
+#include "cpu_sample.h"
 #include "hamming.h"
 
 namespace {
@@ -96,6 +97,30 @@ void check(const Kernel& kernel, int bytes, size_t n, size_t m, std::mt19937& ra
   }
 }
 
+// Patches inside, across and far outside of the image, with three threads, against the portable
+// kernel with one.
+void check_sampling(const Kernel& kernel, int side, std::mt19937& random) {
+  constexpr int kWidth = 90, kHeight = 70, kCount = 300;
+  std::vector<uint8_t> pixels(kWidth * kHeight);
+  for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random());
+  std::uniform_real_distribution<float> step(-1, 1), place(-20, 110);
+  std::vector<float> affine;
+  for (int i = 0; i < kCount; ++i) {
+    const float c = step(random), s = step(random), far = i % 10 ? 1.0f : 1e9f;
+    for (float value : {c, -s, far * place(random), s, c, place(random)}) affine.push_back(value);
+  }
+  const std::vector<int32_t> level(kCount, 0);
+  const PatchPlaces places{affine.data(), level.data(), kCount, side};
+  const size_t bytes = static_cast<size_t>(kCount * side * side);
+  std::vector<uint8_t> expected(bytes), found(bytes);
+  Stop stop([] { return false; });
+  const std::vector<Image> levels{{pixels.data(), kWidth, kHeight}};
+  require(sample_patches(kScalar, levels, places, 1, stop, expected.data()) &&
+              sample_patches(kernel, levels, places, 3, stop, found.data()),
+          kernel, "finishing", side, kCount, 0);
+  require(found == expected, kernel, "sampling", side, kCount, 0);
+}
+
 }  // namespace
 
 int main() {
@@ -111,6 +136,7 @@ int main() {
     }
     // Enough pairs for more than one thread, and more than one run of blocks.
     check(kernel, 8, 200, 4200, random);
+    for (int side : {1, 15, 32}) check_sampling(kernel, side, random);
     std::printf("%s ok\n", kernel.name);
   }
 }

@@ -6,7 +6,13 @@ from pictures import textured
 from bindesc.image import ImageError
 from bindesc.training.brown import BrownError, open_brown, write_brown
 from bindesc.training.pairs import PairSettings, build_pairs
-from bindesc.training.patch_images import PatchSettings, build_patches, open_patches
+from bindesc.training.patch_images import (
+    PatchSettings,
+    build_patches,
+    hold_out,
+    open_held_out,
+    open_patches,
+)
 
 PAIRS = "m50_2_1_0.txt"
 
@@ -139,7 +145,7 @@ def test_patches_of_photos_and_sheets_are_one_array(folder, patches, tmp_path):
     cv2.imwrite(str(photos / "flat.png"), np.zeros((200, 200), np.uint8))
     cv2.imwrite(str(photos / "tiny.png"), textured(8, 8))
     (photos / "bad.jpg").write_text("no photo")
-    settings = PatchSettings(per_photo=50, support=1.5)
+    settings = PatchSettings(per_photo=50, support=1.5, held_out_every=0)
     summary = build_patches(tmp_path / "set", settings, photos=[photos], brown=[folder])
     opened, support = open_patches(tmp_path / "set")
     assert support == 1.5
@@ -151,6 +157,39 @@ def test_patches_of_photos_and_sheets_are_one_array(folder, patches, tmp_path):
     names = {p.rsplit("/", 1)[1] for p in summary["skipped"]}
     assert names == {"flat.png", "tiny.png", "bad.jpg"}
     assert {p.name for p in (tmp_path / "set").iterdir()} == {"patches.npy", "set.json"}
+    assert open_held_out(tmp_path / "set") is None
+
+
+def test_which_photos_are_held_out():
+    assert hold_out(range(40), 16) == [15, 31]
+    assert hold_out(range(3), 16) == [2]
+    assert hold_out(range(1), 16) == hold_out(range(40), 0) == []
+
+
+def test_held_out_photos_give_pairs_and_no_training_patches(tmp_path):
+    photos = [tmp_path / "one", tmp_path / "two"]
+    for seed, folder in enumerate(photos):
+        folder.mkdir()
+        cv2.imwrite(str(folder / "a.png"), textured(300, 400, seed))
+    summary = build_patches(
+        tmp_path / "set", PatchSettings(per_photo=50, support=1.5), photos=photos
+    )
+    assert summary["held_out"] == [str(photos[1] / "a.png")]
+    assert summary["sources"] == {str(photos[0]): summary["count"], str(photos[1]): 0}
+    held_out = open_held_out(tmp_path / "set")
+    assert set(held_out.photo) == {"a.png"}
+    assert held_out.settings.support == 1.5
+    assert len(held_out.patches) >= 20
+
+
+def test_a_held_out_photo_without_keypoints_is_told(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "a.png"), textured(300, 400))
+    cv2.imwrite(str(photos / "flat.png"), np.zeros((200, 200), np.uint8))
+    summary = build_patches(tmp_path / "set", PatchSettings(), photos=[photos])
+    assert "fewer than 8 pairs" in summary["skipped"]["held-out photos"]
+    assert open_held_out(tmp_path / "set") is None
 
 
 def test_a_set_of_pairs_is_a_set_of_patches(tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,12 +17,12 @@ from bindesc.cli import main
 from bindesc.image import read_image
 from bindesc.models.bingan import BinGanConfig
 from bindesc.runtime import Runtime
-from bindesc.training import gan, gan_step
+from bindesc.training import gan, gan_step, validation
 from bindesc.training.gan import SAMPLES, WEIGHTS, draw_batch, train, validate
 from bindesc.training.gan_step import Gan, GanConfig
-from bindesc.training.patch_images import PatchSettings, cut_patches
+from bindesc.training.patch_images import PatchSettings, cut_patches, open_held_out
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
-from bindesc.weights import load_model
+from bindesc.weights import WeightsError, load_model
 
 CONFIG = GanConfig(
     model=BinGanConfig(narrow=8, wide=8, bits=16, pooled=8), generator_width=16, batch=8
@@ -273,6 +274,79 @@ def test_minutes_end_a_run(patches, tmp_path):
     assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["step"] > 0
 
 
+# Held-out pairs.
+
+
+@pytest.fixture
+def held_out(patches):
+    """Pairs of a patch and its darker self, in one group."""
+    pairs = np.stack([patches[:40], patches[:40] // 2 + 20], 1)
+    xy = np.arange(80).reshape(40, 2) * 30.0
+    return SimpleNamespace(patches=pairs, xy=xy, start=np.array([0]), end=np.array([40]))
+
+
+def read_lines(run):
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def test_the_best_checkpoint_is_the_model(patches, held_out, tmp_path, monkeypatch):
+    """Of the checkpoints at steps 0 and 4, with accuracies as told, and the last on demand."""
+    monkeypatch.setattr(gan, "draw_samples", lambda *_: None)
+    models = {}
+    for best, keep in ((0, "best"), (4, "best"), (4, "last")):
+        told = iter([0.9, 0.1] if best == 0 else [0.1, 0.9])
+        monkeypatch.setattr(
+            validation, "validate", lambda *_, told=told: {"accuracy": next(told), "fpr95": 0.0}
+        )
+        run = tmp_path / f"{best}{keep}"
+        train(patches, run, CONFIG, steps=4, held_out=held_out, keep=keep)
+        assert [line["step"] for line in read_lines(run) if "accuracy" in line] == [0, 4]
+        models[best, keep] = load_model(run / WEIGHTS)[0].state_dict()["code.0.weight"]
+    trainer = Gan(CONFIG)
+    trainer.initialise(gan.spread(patches, gan.INITIAL_SAMPLES), discriminator=True)
+    first = trainer.discriminator.state_dict()["code.0.weight"]
+    assert torch.allclose(models[0, "best"], first, atol=1e-3)
+    assert not torch.equal(models[0, "best"], models[4, "best"])
+    assert torch.equal(models[4, "last"], models[4, "best"])
+
+
+def test_validation_changes_nothing_in_training(patches, held_out, tmp_path, one_thread):
+    runs = {"with": {"held_out": held_out, "minutes_between_validations": 0.0}, "without": {}}
+    for name, options in runs.items():
+        train(patches, tmp_path / name, CONFIG, steps=5, **options)
+    states = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in runs]
+    assert torch.equal(states[0]["random"], states[1]["random"])
+    for key, value in states[0]["discriminator"].items():
+        assert torch.equal(value, states[1]["discriminator"][key]), key
+
+
+def test_median_thresholds_balance_the_bits(patches, tmp_path):
+    train(patches, tmp_path / "run", CONFIG, steps=2, thresholds="median")
+    network, manifest = load_model(tmp_path / "run" / WEIGHTS)
+    assert manifest.architecture == "bingan-thresholds"
+    runtime = Runtime(tmp_path / "run" / WEIGHTS)
+    bits = np.unpackbits(runtime.describe(patches), axis=1)
+    assert np.abs(bits.mean(0) - 0.5).max() < 0.05
+    assert runtime.verify()
+    # Such a model can be trained on, too.
+    still = replace(CONFIG, learning_rate=0.0)
+    first = str(tmp_path / "run" / WEIGHTS)
+    train(patches, tmp_path / "more", still, steps=1, initial=first)
+    plain = load_model(tmp_path / "more" / WEIGHTS)[0]
+    assert not changed(plain, {k: v for k, v in weights(network).items() if k != "threshold"})
+
+
+def test_an_initial_model_must_fit(patches, tmp_path):
+    with pytest.raises(WeightsError, match="compact model, wanted bingan"):
+        train(patches, tmp_path / "run", CONFIG, steps=1, initial="compact")
+    train(patches, tmp_path / "first", CONFIG, steps=1)
+    other = replace(CONFIG, model=replace(CONFIG.model, support=2.0))
+    with pytest.raises(WeightsError, match=r"wanted .*support=2.0"):
+        train(
+            patches, tmp_path / "other", other, steps=1, initial=str(tmp_path / "first" / WEIGHTS)
+        )
+
+
 # The command.
 
 
@@ -309,3 +383,32 @@ def test_the_command_trains_on_photos_and_is_killed_and_goes_on(tmp_path):
     assert manifest.architecture == "bingan"
     assert manifest.config["support"] == 1.5
     assert manifest.command.startswith("bindesc train bingan --images")
+
+
+def test_the_command_adapts_a_model_to_photos(patches, tmp_path, capsys):
+    """It keeps its shape and support, and is compared to itself on a photo that was held out."""
+    config = replace(CONFIG, model=replace(CONFIG.model, support=1.5))
+    train(patches, tmp_path / "first", config, steps=1)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        cv2.imwrite(str(photos / f"{seed}.png"), textured(300, 400, seed))
+    command = ["train", "bingan", "--images", str(photos), "--out", str(tmp_path / "run")]
+    command += ["--init", str(tmp_path / "first" / WEIGHTS), "--steps", "2", "--batch", "8"]
+    assert main([*command, "--thresholds", "median"]) == 0
+    out = capsys.readouterr().out
+    assert "held-out photos, step 0 -> " in out
+    assert "accuracy" in out
+    assert "FPR@95" in out
+    network, manifest = load_model(tmp_path / "run" / WEIGHTS)
+    assert network.config == config.model
+    lines = read_lines(tmp_path / "run")
+    scores = {line["step"]: line for line in lines if "accuracy" in line}
+    better = scores[2]["accuracy"] > scores[0]["accuracy"]
+    assert manifest.architecture == ("bingan-thresholds" if better else "bingan")
+    first = validation.validate(
+        load_model(tmp_path / "first" / WEIGHTS)[0],
+        open_held_out(tmp_path / "run" / "patches"),
+        np.arange(8),
+    )
+    assert first["accuracy"] == scores[0]["accuracy"]

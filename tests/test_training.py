@@ -19,9 +19,7 @@ from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_gro
 from bindesc.training.pairs import (
     PairSettings,
     build_pairs,
-    map_keypoints,
     open_pairs,
-    pair_keypoints,
 )
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
 from bindesc.weights import load_model
@@ -55,54 +53,6 @@ def pairs(photos, tmp_path_factory):
 
 
 # Pairs.
-
-
-def test_keypoints_are_mapped_with_their_scale():
-    zoom = np.diag([2.0, 2.0, 1.0])
-    xy, scale, jacobian = map_keypoints(zoom, np.array([[3, 4]], np.float32))
-    assert xy.tolist() == [[6, 8]]
-    assert scale.tolist() == [2]
-    assert (jacobian[0] == 2 * np.eye(2)).all()
-
-
-def test_the_jacobian_is_the_derivative():
-    rng = np.random.default_rng(0)
-    homography = np.eye(3) + rng.normal(0, 0.1, (3, 3)) * [[1, 1, 50], [1, 1, 50], [1e-3, 1e-3, 0]]
-    point, step = np.array([[120.0, 80.0]]), 1e-3
-    _, _, jacobian = map_keypoints(homography, point)
-    for axis in range(2):
-        moved = point.copy()
-        moved[0, axis] += step
-        difference = map_keypoints(homography, moved)[0] - map_keypoints(homography, point)[0]
-        assert np.allclose(difference / step, jacobian[0, :, axis], atol=1e-4)
-
-
-def keypoints(*rows):
-    table = np.array(rows, np.float32)
-    return table[:, :2], table[:, 2], table[:, 3]
-
-
-@pytest.mark.parametrize(
-    ("second", "pairs"),
-    [
-        ((10, 10, 31, 0), [[0, 0]]),
-        ((12, 10, 31, 30), [[0, 0]]),
-        ((13, 10, 31, 0), []),  # 3 pixels are more than 8 % of 31
-        ((10, 10, 31, 40), []),
-        ((10, 10, 43, 0), []),
-        ((10, 10, 40, 340), [[0, 0]]),
-    ],
-)
-def test_tolerances_of_a_pair(second, pairs):
-    found = pair_keypoints(keypoints((10, 10, 31, 0)), keypoints(second), np.eye(3), PairSettings())
-    assert found.tolist() == pairs
-
-
-def test_a_keypoint_is_in_one_pair_only():
-    first = keypoints((10, 10, 31, 0), (11, 10, 31, 0))
-    second = keypoints((10.4, 10, 31, 0))
-    assert pair_keypoints(first, second, np.eye(3), PairSettings()).tolist() == [[0, 0]]
-    assert len(pair_keypoints(first, [a[:0] for a in second], np.eye(3), PairSettings())) == 0
 
 
 def test_a_set_has_pairs_that_look_alike(pairs):

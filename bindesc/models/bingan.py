@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .half_dropout import HalfDropout
@@ -107,6 +108,64 @@ class PatchDiscriminator(nn.Module):
             elif not isinstance(layer, nn.Dropout):
                 plain.append(layer)
         return nn.Sequential(*plain, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+class ThresholdedDiscriminator(PatchDiscriminator):
+    """A patch discriminator with a threshold of its own for every bit: bit = f >= threshold.
+
+    The paper takes the sign of f. As f is an average of LeakyReLU outputs, it leans to one side of
+    zero, the more so the less the network is trained; a median over data as threshold sets each bit
+    half of the time.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, config: BinGanConfig | None = None):
+        super().__init__(config)
+        self.register_buffer("threshold", torch.zeros(self.config.bits))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Activations minus thresholds."""
+        return super().forward(patches) - self.threshold
+
+    def for_inference(self) -> nn.Sequential:
+        """The same function in evaluation mode, as plain convolutions."""
+        return nn.Sequential(*super().for_inference(), Shift(-self.threshold)).eval()
+
+
+class Shift(nn.Module):
+    """Adds a fixed vector.
+
+    Args:
+        by: ``(K,)``.
+    """
+
+    by: Tensor
+
+    def __init__(self, by: Tensor):
+        super().__init__()
+        self.register_buffer("by", by.detach().clone())
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """``(N, K)`` in and out."""
+        return activations + self.by
+
+
+@torch.no_grad()
+def median_thresholds(network: PatchDiscriminator, patches: Tensor) -> ThresholdedDiscriminator:
+    """The same network with the medians of f over patches as thresholds.
+
+    Args:
+        network: stays as it is.
+        patches: ``(N, 1 or inputs, 32, 32)`` float, 0 to 255.
+    """
+    parameter = next(network.parameters())
+    copy = ThresholdedDiscriminator(network.config).to(parameter.device)
+    copy.load_state_dict(network.state_dict() | {"threshold": copy.threshold})
+    copy.threshold.zero_()
+    f = [copy.eval()(part.to(parameter.device)) for part in patches.split(64)]
+    copy.threshold.copy_(torch.cat(f).median(0).values)
+    return copy
 
 
 class Generator(nn.Module):

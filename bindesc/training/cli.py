@@ -7,7 +7,12 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..models.bingan import BinGanConfig
+
+PATCHES = "patches"  # in the folder of a run, the set that it made
 
 
 def register(commands: Any) -> None:
@@ -15,9 +20,32 @@ def register(commands: Any) -> None:
     patches = commands.add_parser("patches", help="make sets of training patches")
     actions = patches.add_subparsers(dest="action", required=True)
     build = actions.add_parser("build", help="pairs of patches from a folder of photos")
-    build.add_argument("photos", type=Path, help="folder of photos, a sub-folder a place")
+    build.add_argument(
+        "photos",
+        type=Path,
+        help="folder of photos, a sub-folder a place; for phototour a folder of sequences with "
+        "img1.*, img2.*, ... and homographies H1to2p, ...",
+    )
+    build.add_argument(
+        "--format",
+        choices=("pairs", "phototour"),
+        default="pairs",
+        help="a set for training, or a test folder in the PhotoTour format, which of the options "
+        "takes only --support and --seed (%(default)s)",
+    )
     build.add_argument("--out", type=Path, required=True, help="folder to make")
     build.add_argument("--views", type=int, default=8, help="view pairs a photo (%(default)s)")
+    build.add_argument(
+        "--colmap",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="COLMAP model of the photos of a place, to pair them with each other; repeatable",
+    )
+    build.add_argument(
+        "--partners", type=int, default=8, help="pairs with other photos, a photo (%(default)s)"
+    )
     build.add_argument("--pairs", type=int, default=160, help="pairs a view (%(default)s)")
     build.add_argument(
         "--detectors",
@@ -83,7 +111,16 @@ def _add_bingan(kinds: Any) -> None:
         "--per-photo", type=int, default=300, help="most patches of a photo (%(default)s)"
     )
     source.add_argument(
-        "--support", type=float, default=1.0, help="patch side over ORB's size (%(default)s)"
+        "--support",
+        type=float,
+        help="patch side over ORB's size (default: that of the --init model, else 1)",
+    )
+    source.add_argument(
+        "--hold-out",
+        type=int,
+        default=16,
+        metavar="N",
+        help="keep every Nth photo for validation, 0 none (%(default)s)",
     )
     _add_run_options(bingan, learning_rate=3e-4)
     length = bingan.add_mutually_exclusive_group(required=True)
@@ -101,21 +138,48 @@ def _add_bingan(kinds: Any) -> None:
         action="store_true",
         help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
     )
+    bingan.add_argument(
+        "--keep",
+        choices=("best", "last"),
+        default="best",
+        help="which checkpoint becomes the model: with the most correct matches on held-out "
+        "photos, or the last (%(default)s)",
+    )
+    bingan.add_argument(
+        "--thresholds",
+        choices=("zero", "median"),
+        default="zero",
+        help="where a bit changes: zero as published, or its median over patches (%(default)s)",
+    )
+    bingan.add_argument(
+        "--validate-minutes",
+        type=float,
+        default=10.0,
+        metavar="MIN",
+        help="least time between validations on held-out photos (%(default)s)",
+    )
     bingan.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     bingan.set_defaults(run=_train_bingan)
 
 
 def _build(args: argparse.Namespace) -> int:
+    if args.format == "phototour":
+        from .phototour import build_phototour
+
+        made = build_phototour(args.photos, args.out, support=args.support, seed=args.seed)
+        print(f"{args.out}: {made.patches} patches of {made.points} points, {made.pairs} pairs")
+        return 0
     from .pairs import PairSettings, build_pairs
 
     settings = PairSettings(
         views=args.views,
+        partners=args.partners,
         pairs_per_view=args.pairs,
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
         seed=args.seed,
     )
-    summary = build_pairs(args.photos, args.out, settings, workers=args.workers)
+    summary = build_pairs(args.photos, args.out, settings, models=args.colmap, workers=args.workers)
     for path, reason in summary["skipped"].items():
         print(f"skipped {path}: {reason}", file=sys.stderr)
     print(f"{args.out}: {summary['count']} pairs in {len(summary['groups'])} groups")
@@ -148,53 +212,82 @@ def _train_compact(args: argparse.Namespace) -> int:
 
 
 def _train_bingan(args: argparse.Namespace) -> int:
-    from ..models.bingan import BinGanConfig
+    from .distributed import join
     from .gan import WEIGHTS, train
     from .gan_step import GanConfig
-    from .patch_images import open_patches
+    from .patch_images import open_held_out, open_patches
+    from .validation import report
 
-    patches, support = open_patches(_patch_set(args))
-    config = GanConfig(
-        model=BinGanConfig(support=support),
-        batch=args.batch,
-        learning_rate=args.learning_rate,
-        lambda_dmr=args.lambda_dmr,
-        lambda_bre=args.lambda_bre,
-        bfloat16=args.bfloat16,
-        seed=args.seed,
-    )
-    scores = train(
-        patches,
-        args.out,
-        config,
-        steps=args.steps,
-        minutes=args.minutes,
-        resume=args.resume,
-        initial=args.init,
-        device=args.device,
-        command=_command_line(),
-    )
-    _print_scores(args.out / WEIGHTS, scores)
+    with join(args.device) as (ranks, device):
+        if ranks.rank == 0:
+            _patch_set(args)
+        ranks.wait()
+        folder = args.patches or args.out / PATCHES
+        patches, support = open_patches(folder)
+        held_out = open_held_out(folder)
+        config = GanConfig(
+            model=_bingan_config(args.init, support),
+            batch=args.batch,
+            learning_rate=args.learning_rate,
+            lambda_dmr=args.lambda_dmr,
+            lambda_bre=args.lambda_bre,
+            bfloat16=args.bfloat16,
+            seed=args.seed,
+        )
+        scores = train(
+            patches,
+            args.out,
+            config,
+            steps=args.steps,
+            minutes=args.minutes,
+            resume=args.resume,
+            initial=args.init,
+            device=device,
+            command=_command_line(),
+            held_out=held_out,
+            keep=args.keep,
+            thresholds=args.thresholds,
+            minutes_between_validations=args.validate_minutes,
+            ranks=ranks,
+        )
+        if ranks.rank == 0:
+            _print_scores(args.out / WEIGHTS, scores)
+            print("no held-out photos" if held_out is None else report(args.out, args.keep))
     return 0
 
 
-def _patch_set(args: argparse.Namespace) -> Path:
-    """The set to train on; a new run without one makes it."""
+def _bingan_config(initial: str | None, support: float) -> BinGanConfig:
+    """The published network, or that of the model to start from."""
+    from ..models.bingan import BinGanConfig
+    from ..weights import read_model
+
+    if initial is not None:
+        manifest, _ = read_model(initial)
+        if manifest.architecture.startswith("bingan"):
+            return BinGanConfig(**manifest.config | {"support": support})
+    return BinGanConfig(support=support)
+
+
+def _patch_set(args: argparse.Namespace) -> None:
+    """Check the source of patches; a new run without a set makes one."""
+    from ..weights import read_model
     from .patch_images import PatchSettings, build_patches
 
     folders = args.images + args.brown
     if (args.patches is None) != bool(folders):
         raise ValueError("give either a set of patches, or --images and --brown folders")
-    if args.patches is not None:
-        return Path(args.patches)
-    output = Path(args.out / "patches")
-    if args.resume:
-        return output
-    settings = PatchSettings(per_photo=args.per_photo, support=args.support)
+    if args.patches is not None or args.resume:
+        return
+    support = args.support
+    if support is None:
+        support = float(read_model(args.init)[0].config["support"]) if args.init else 1.0
+    settings = PatchSettings(
+        per_photo=args.per_photo, support=support, held_out_every=args.hold_out
+    )
+    output = args.out / PATCHES
     summary = build_patches(output, settings, photos=args.images, brown=args.brown)
     for path, reason in summary["skipped"].items():
         print(f"skipped {path}: {reason}", file=sys.stderr)
-    return output
 
 
 def _command_line() -> str:

@@ -6,6 +6,7 @@ import functools
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,15 +15,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..files import atomic_path
-from ..models.bingan import NOISE, Generator
-from ..weights import load_weights, save_model
+from ..models.bingan import NOISE, Generator, PatchDiscriminator, median_thresholds
+from ..weights import WeightsError, load_model, save_model
+from .distributed import Ranks
 from .gan_step import Gan, GanConfig
+from .pairs import PairSet
 from .run import Run
+from .scores import bit_bias, bit_correlation
+from .validation import BestModel
 
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.png"
-_INITIAL_SAMPLES = 500  # that gains and biases are set from
+INITIAL_SAMPLES = 500  # that gains and biases are set from
 _VALIDATED = 512
+_THRESHOLD_SAMPLES = 2000
 _SHEET = (8, 16)  # rows and columns of generated patches
 
 
@@ -54,15 +60,8 @@ def validate(gan: Gan, patches: NDArray[np.uint8]) -> dict[str, float]:
     parts = np.array_split(patches, -(-len(patches) // 64))
     f = torch.cat([gan.discriminator.layers(gan.to_images(part)).f for part in parts])
     gan.discriminator.train()
-    bits = (f >= 0).double()
-    centred = bits - bits.mean(0)
-    centred = centred / (centred.norm(dim=0) + 1e-9)
-    correlation = (centred.T @ centred).abs().fill_diagonal_(0)
-    pairs = bits.shape[1] * (bits.shape[1] - 1)
-    return {
-        "bit_bias": float((bits.mean(0) - 0.5).abs().mean()),
-        "bit_correlation": float(correlation.sum()) / pairs,
-    }
+    bits = (f >= 0).cpu().numpy()
+    return {"bit_bias": bit_bias(bits), "bit_correlation": bit_correlation(bits)}
 
 
 @torch.no_grad()
@@ -93,8 +92,16 @@ def train(
     initial: str | None = None,
     device: str = "cpu",
     command: str = "",
+    held_out: PairSet | None = None,
+    keep: Literal["best", "last"] = "best",
+    thresholds: Literal["zero", "median"] = "zero",
+    minutes_between_validations: float = 10.0,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train BinGAN on patches and write the discriminator as ``model.safetensors``.
+
+    With held-out pairs, the file is the checkpoint of the best accuracy on them so far, from the
+    first one (before any step) on; otherwise the last one, written at the end.
 
     Args:
         patches: ``(N, 32, 32)`` uint8, or ``(N, 32, 32, 3)`` for three input channels; may be
@@ -108,9 +115,16 @@ def train(
         initial: name or path of a model that the discriminator starts from.
         device: a torch device.
         command: the command line, for the model's manifest.
+        held_out: pairs of patches that are validated on at the start, at the end and in between.
+        keep: ``"last"`` writes the last checkpoint although there are held-out pairs.
+        thresholds: of the model's bits: ``"zero"``, as published, or the ``"median"`` of f over
+            patches, see :class:`ThresholdedDiscriminator`.
+        minutes_between_validations: least time between validations on held-out pairs.
+        ranks: the processes that train together, all with the same arguments; rank 0 writes.
 
     Returns:
-        The last log line: means of the losses since the one before, and :func:`validate`.
+        The last log line: means of the losses since the one before, and :func:`validate`; empty
+        on other ranks than 0.
 
     Raises:
         FileNotFoundError, FileExistsError: see :class:`Run`.
@@ -118,11 +132,12 @@ def train(
             configuration.
         FloatingPointError: a loss or weight is not finite; the last checkpoint stays.
     """
-    _check(patches, config)
+    ranks = ranks or Ranks()
+    _check(patches, config, ranks)
     if steps is None and minutes is None:
         raise ValueError("steps, minutes: one of the two is needed")
-    with Run(output, resume=resume) as run:
-        gan = Gan(config, device)
+    with Run(output, resume=resume, writes=ranks.rank == 0) as run:
+        gan = Gan(config, device, ranks)
         step = 0
         if resume:
             state = run.load()
@@ -134,15 +149,19 @@ def train(
             gan.restore(state)
         else:
             if initial is not None:
-                load_weights(gan.discriminator, initial)
-            gan.initialise(_spread(patches, _INITIAL_SAMPLES), discriminator=initial is None)
+                _start_from(initial, gan.discriminator)
+            gan.initialise(spread(patches, INITIAL_SAMPLES), discriminator=initial is None)
 
-        validated = _spread(patches, _VALIDATED)
+        validated = spread(patches, _VALIDATED)
+        best = None if held_out is None else BestModel(output / WEIGHTS, run, held_out, command)
+        checked, checked_at = -1, time.monotonic()
         history: list[dict[str, float]] = []
         line: dict[str, float] = {}
 
         def save() -> None:
             nonlocal line
+            if not run.writes:
+                return
             for network in (gan.discriminator, gan.generator):
                 if not all(torch.isfinite(p).all() for p in network.parameters()):
                     raise FloatingPointError(f"a weight is not finite at step {step}")
@@ -154,21 +173,42 @@ def train(
             run.save({"step": step, "config": asdict(config), **gan.state()})
             draw_samples(gan.generator, output / SAMPLES)
 
+        def model() -> PatchDiscriminator:
+            if thresholds == "zero":
+                return gan.discriminator
+            values = torch.from_numpy(spread(patches, _THRESHOLD_SAMPLES))
+            values = values.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2).float()
+            return median_thresholds(gan.discriminator, values)
+
+        def check(initial: str | None = None) -> None:
+            nonlocal checked, checked_at
+            if best is None or checked == step or not run.writes:
+                return
+            # Networks that are built to be saved must not draw from the training's random numbers.
+            with torch.random.fork_rng(devices=[]):
+                best.offer(step, model() if initial is None else _load(initial).to(gan.device))
+            checked, checked_at = step, time.monotonic()
+
         if not resume:
             save()
+            check(initial)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = None if steps is None else steps * config.batch
         with tqdm(
-            total=total, initial=step * config.batch, unit="image", dynamic_ncols=True
+            total=total,
+            initial=step * config.batch,
+            unit="image",
+            dynamic_ncols=True,
+            disable=not run.writes,
         ) as bar:
-            while (steps is None or step < steps) and not run.stopping:
-                if end is not None and time.monotonic() >= end:
+            while steps is None or step < steps:
+                over = run.stopping or (end is not None and time.monotonic() >= end)
+                if ranks.any(over, gan.device):
                     break
                 first = draw_batch(len(patches), config.batch, 2 * config.seed, step)
                 second = draw_batch(len(patches), config.batch, 2 * config.seed + 1, step)
-                losses = gan.discriminator_step(patches[first]) | gan.generator_step(
-                    patches[second]
-                )
+                losses = gan.discriminator_step(patches[ranks.share(first)])
+                losses |= gan.generator_step(patches[ranks.share(second)])
                 if not np.isfinite(list(losses.values())).all():
                     raise FloatingPointError(f"not finite at step {step}: {losses}")
                 history.append(losses)
@@ -181,13 +221,35 @@ def train(
                     bar.set_postfix({k: f"{v:.3f}" for k, v in losses.items()} | left)
                 if run.save_is_due:
                     save()
+                    if time.monotonic() - checked_at > 60 * minutes_between_validations:
+                        check()
         if history:
             save()
-        save_model(output / WEIGHTS, gan.discriminator, command=command)
+        check()
+        if run.writes and (best is None or keep == "last"):
+            save_model(output / WEIGHTS, model(), command=command)
+        ranks.wait()  # nobody leaves before the files are there
         return line
 
 
-def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:
+def _load(model: str) -> PatchDiscriminator:
+    """A model that can be trained on: a BinGAN discriminator, with or without thresholds."""
+    network, manifest = load_model(model)
+    if not isinstance(network, PatchDiscriminator):
+        raise WeightsError(f"{model}: is a {manifest.architecture} model, wanted bingan")
+    return network
+
+
+def _start_from(model: str, discriminator: PatchDiscriminator) -> None:
+    network = _load(model)
+    if network.config != discriminator.config:
+        raise WeightsError(f"{model}: has {network.config}, wanted {discriminator.config}")
+    state = network.state_dict()
+    state.pop("threshold", None)
+    discriminator.load_state_dict(state)
+
+
+def _check(patches: NDArray[np.uint8], config: GanConfig, ranks: Ranks) -> None:
     shape = (32, 32) if config.model.inputs == 1 else (32, 32, config.model.inputs)
     if patches.dtype != np.uint8 or patches.shape[1:] != shape:
         raise ValueError(
@@ -196,8 +258,12 @@ def _check(patches: NDArray[np.uint8], config: GanConfig) -> None:
         )
     if config.batch < 2 or len(patches) < config.batch:
         raise ValueError(f"{len(patches)} patches, a batch of {config.batch}: too few (2 at least)")
+    if config.batch % ranks.count:
+        raise ValueError(
+            f"batch: {config.batch} patches cannot be split over {ranks.count} processes"
+        )
 
 
-def _spread(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def spread(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """``count`` patches or all, evenly spread over the data."""
     return patches[:: max(len(patches) // count, 1)][:count].copy()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..models.bingan import NOISE, BinGanConfig, Generator, PatchDiscriminator
 from ..models.weight_norm import initialise_from_data
+from .distributed import Ranks, join_batch_norms
 from .losses import (
     activation_correlation,
     discriminator_loss,
@@ -60,14 +61,17 @@ class Gan:
     Args:
         config: see :class:`GanConfig`.
         device: a torch device.
+        ranks: the processes that train together; each is given its share of every batch.
     """
 
-    def __init__(self, config: GanConfig, device: str = "cpu"):
+    def __init__(self, config: GanConfig, device: str = "cpu", ranks: Ranks | None = None):
         self.config = config
+        self.ranks = ranks or Ranks()
         self.device = torch.device(device)
         torch.manual_seed(config.seed)
         self.discriminator = PatchDiscriminator(config.model)
         self.generator = Generator(config.model.inputs, config.generator_width)
+        join_batch_norms(self.generator.layers, self.ranks)
         for network in (self.discriminator, self.generator):
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -82,10 +86,10 @@ class Gan:
         """One step of the discriminator on a batch of data; returns the parts of its loss."""
         config, count = self.config, len(patches)
         with torch.no_grad():
-            generated = self.generate(count)
-        with self._autocast():
+            generated = self.generate(self._noise(count))
+        with self.ranks.dropout(), self._autocast():
             out = self.discriminator.layers(torch.cat([self.to_images(patches), generated]))
-        f, h = out.f[:count], out.h[:count].float()
+        f, h = self.ranks.gather(out.f[:count]), self.ranks.gather(out.h[:count].detach().float())
         parts = {
             "D": discriminator_loss(out.logits[:count], out.logits[count:]),
             "DMR": distance_matching(f, h),
@@ -94,33 +98,41 @@ class Gan:
         }
         loss = parts["D"] + config.lambda_dmr * parts["DMR"]
         loss = loss + config.lambda_bre * (parts["ME"] + parts["MAC"])
-        _descend(loss, self.discriminator_adam)
-        return {name: part.item() for name, part in parts.items()}
+        self._descend(loss, self.discriminator, self.discriminator_adam)
+        means = self.ranks.mean(torch.stack(list(parts.values())))
+        return dict(zip(parts, means.tolist(), strict=True))
 
     def generator_step(self, patches: NDArray[np.uint8]) -> dict[str, float]:
         """One step of the generator on a batch of data; returns its loss."""
         self.discriminator.requires_grad_(False)
-        with self._autocast():
+        generated = self.generate(self._noise(len(patches)))
+        with self.ranks.dropout(), self._autocast():
             with torch.no_grad():
                 real = self.discriminator.layers(self.to_images(patches)).pooled
-            fake = self.discriminator.layers(self.generate(len(patches))).pooled
-        loss = feature_matching(real, fake)
-        _descend(loss, self.generator_adam)
+            fake = self.discriminator.layers(generated).pooled
+        loss = feature_matching(self.ranks.gather(real), self.ranks.gather(fake))
+        self._descend(loss, self.generator, self.generator_adam)
         self.discriminator.requires_grad_(True)
         return {"G": loss.item()}
 
     def initialise(self, patches: NDArray[np.uint8], *, discriminator: bool) -> None:
-        """Set gains and biases from data, of the generator and, on demand, the discriminator."""
-        initialise_from_data(self.generator, lambda: self.generate(len(patches)))
+        """Set gains and biases from data, of the generator and, on demand, the discriminator.
+
+        All ranks are given the same patches.
+        """
+        noise = torch.rand(len(patches), NOISE)
+        initialise_from_data(self.generator, lambda: self.generate(noise))
         if discriminator:
             images = self.to_images(patches)
             initialise_from_data(self.discriminator, lambda: self.discriminator.layers(images))
+        self.ranks.broadcast(self.generator)
+        self.ranks.broadcast(self.discriminator)
 
-    def generate(self, count: int) -> Tensor:
-        """``(count, C, 32, 32)`` images from fresh noise, -1 to 1."""
-        noise = torch.rand(count, NOISE).to(self.device)
+    def generate(self, noise: Tensor) -> Tensor:
+        """``(N, C, 32, 32)`` images from ``(N, 100)`` noise, -1 to 1."""
         with self._autocast():
-            return self.generator(noise).float().contiguous(memory_format=torch.channels_last)
+            images = self.generator(noise.to(self.device)).float()
+        return images.contiguous(memory_format=torch.channels_last)
 
     def to_images(self, patches: NDArray[np.uint8]) -> Tensor:
         """``(N, 32, 32)`` or ``(N, 32, 32, 3)`` uint8 to ``(N, C, 32, 32)`` float, -1 to 1."""
@@ -147,11 +159,15 @@ class Gan:
         self.generator_adam.load_state_dict(state["generator_adam"])
         torch.set_rng_state(state["random"])
 
+    def _noise(self, count: int) -> Tensor:
+        """This rank's share of the joint batch's noise."""
+        return self.ranks.share(torch.rand(self.ranks.count * count, NOISE))
+
+    def _descend(self, loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.ranks.average_gradients(network)
+        optimiser.step()
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
-
-
-def _descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..matching import nearest
 from ..models.compact import CompactConfig, CompactNet
-from ..packing import pack_bits
 from ..weights import load_weights, save_model
 from .losses import hardest_triplet, relax_bits
 from .pairs import PairSet, open_pairs
 from .run import Run
+from .validation import validate
 
 WEIGHTS = "model.safetensors"
+_CALIBRATION = 1024  # patches that show how large activations get
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,16 @@ class MetricConfig:
 
 
 def split_groups(data: PairSet, held_out_every: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Groups for training and for validation; all groups of a photo are on the same side."""
-    photos, photo_of_group = np.unique(data.photo, return_inverse=True)
+    """Groups for training and for validation.
+
+    Some photos are held out: the groups made of one of them alone are for validation, and no group
+    for training shows any of them.
+    """
+    photos = np.unique(data.photo)
     every = min(held_out_every, len(photos))
-    held_out = (np.arange(len(photos)) % every == every - 1)[photo_of_group]
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    held_out = photos[np.arange(len(photos)) % every == every - 1]
+    first, second = np.isin(data.photo, held_out), np.isin(data.partner, held_out)
+    return np.flatnonzero(~first & ~second), np.flatnonzero(first & (data.partner == ""))
 
 
 def draw_batch(
@@ -100,31 +105,6 @@ def learning_rate(config: MetricConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-
-
-@torch.no_grad()
-def validate(
-    model: CompactNet, data: PairSet, groups: NDArray[np.intp], limit: int = 64
-) -> dict[str, float]:
-    """How well codes find their pair among all points of the same held-out photo.
-
-    Returns:
-        ``accuracy``: share of first views' points whose nearest code (ties: lowest index) is their
-        pair; ``bit_bias``: mean distance of a bit's frequency from one half.
-    """
-    model.eval()
-    right, total, ones = 0, 0, []
-    step = max(len(groups) // limit, 1)
-    for group in groups[::step][:limit]:
-        patches = torch.tensor(data.patches[data.start[group] : data.end[group]]).float()
-        bits = (model(patches.reshape(-1, 1, 32, 32)) >= 0).numpy()
-        first, second = pack_bits(bits[0::2]), pack_bits(bits[1::2])
-        right += int((nearest(first, second).index[:, 0] == np.arange(len(first))).sum())
-        total += len(first)
-        ones.append(bits)
-    model.train()
-    bias = np.abs(np.concatenate(ones).mean(axis=0) - 0.5).mean()
-    return {"accuracy": right / total, "bit_bias": float(bias)}
 
 
 def train(
@@ -211,8 +191,16 @@ def train(
                     save()
         if saved != step:
             save()
-        save_model(output / WEIGHTS, model, command=command)
+        calibration = calibration_patches(data, training)
+        save_model(output / WEIGHTS, model, command=command, calibration=calibration)
         return scores
+
+
+def calibration_patches(data: PairSet, groups: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Patches that are spread evenly over some groups, ``(N, 32, 32)`` uint8, about a thousand."""
+    rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
+    chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
+    return data.patches[chosen].reshape(-1, *data.patches.shape[2:])
 
 
 def _loss(

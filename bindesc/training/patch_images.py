@@ -1,11 +1,14 @@
 """Single unlabelled patches, for training without pairs: one memory-mapped array in a folder.
 
-``patches.npy`` is ``(N, 32, 32)`` uint8; ``set.json`` says where the patches come from.
+``patches.npy`` is ``(N, 32, 32)`` uint8; ``set.json`` says where the patches come from. Some photos
+are held out of it for validation: ``held_out`` is a set of pairs of patches from views of them
+(see :mod:`bindesc.training.pairs`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +23,11 @@ from ..files import atomic_folder
 from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .brown import open_brown
-from .pairs import find_photos, raw_to_npy
+from .pairs import PairSet, PairSettings, build_pairs, find_photos, open_pairs, raw_to_npy
+
+HELD_OUT = "held_out"
+_HELD_OUT_PAIRS = 2000  # about so many in all
+_PER_VIEW = 80
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,22 @@ class PatchSettings:
         per_photo: most ORB keypoints of a photo, the strongest.
         max_side: photos are shrunk to this longer side first, pixels.
         support: side of the patch over the detector's scale factor.
+        held_out_every: one photo in so many is held out for validation, one at least if there are
+            two; 0 holds out none.
     """
 
     per_photo: int = 300
     max_side: int = 1024
     support: float = 1.0
+    held_out_every: int = 16
+
+
+def hold_out(photos: Sequence[Path], every: int) -> list[Path]:
+    """Which photos are held out: the last of every ``every``, one at least if there are two."""
+    if not every or len(photos) < 2:
+        return []
+    every = min(every, len(photos))
+    return list(photos[every - 1 :: every])
 
 
 def cut_patches(photo: NDArray[np.uint8], settings: PatchSettings) -> NDArray[np.uint8]:
@@ -64,7 +82,7 @@ def build_patches(
 
     Returns:
         What ``set.json`` holds: ``settings``, ``count``, ``sources`` (folder to number of
-        patches) and ``skipped`` photos with the reason.
+        patches), ``held_out`` photos and ``skipped`` photos with the reason.
 
     Raises:
         ImageError: a folder has no photos, or there is not one patch.
@@ -73,24 +91,48 @@ def build_patches(
     """
     sources: dict[str, int] = {}
     skipped: dict[str, str] = {}
+    found = {folder: find_photos(folder) for folder in photos}
+    every_photo = [path for paths in found.values() for path in paths]
+    held_out = hold_out(every_photo, settings.held_out_every)
     with atomic_folder(output) as partial:
         raw = partial / "patches.raw"
         with raw.open("wb") as file:
             for folder in [*brown, *photos]:
-                parts = _sheets(folder) if folder in brown else _photos(folder, settings, skipped)
+                if folder in brown:
+                    parts = _sheets(folder)
+                else:
+                    used = [path for path in found[folder] if path not in held_out]
+                    parts = _photos(used, settings, skipped)
                 sources[str(folder)] = sum(file.write(p.tobytes()) for p in parts) // PATCH_SIDE**2
         count = sum(sources.values())
         if not count:
             raise ImageError(f"no patches found: {skipped}")
         raw_to_npy(raw, partial / "patches.npy", np.uint8, (count, PATCH_SIDE, PATCH_SIDE))
+        if held_out:
+            skipped |= _build_held_out(held_out, partial / HELD_OUT, settings)
         summary = {
             "settings": asdict(settings),
             "count": count,
             "sources": sources,
+            "held_out": list(map(str, held_out)),
             "skipped": skipped,
         }
         (partial / "set.json").write_text(json.dumps(summary, indent=1))
     return summary
+
+
+def _build_held_out(photos: list[Path], output: Path, settings: PatchSettings) -> dict[str, str]:
+    """Make the pairs; returns photos without, and the reason. There may be no pair at all."""
+    views = min(max(_HELD_OUT_PAIRS // (_PER_VIEW * len(photos)), 1), 8)
+    pairs = PairSettings(
+        views=views, pairs_per_view=_PER_VIEW, min_pairs=8, support=settings.support
+    )
+    photos = [photo.absolute() for photo in photos]
+    root = Path(os.path.commonpath([photo.parent for photo in photos]))
+    try:
+        return build_pairs(root, output, pairs, photos=photos)["skipped"]
+    except ImageError as error:
+        return {"held-out photos": str(error)}
 
 
 def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
@@ -109,15 +151,21 @@ def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
     return patches.reshape(-1, PATCH_SIDE, PATCH_SIDE), float(summary["settings"]["support"])
 
 
+def open_held_out(folder: Path) -> PairSet | None:
+    """The held-out pairs of a set of patches; None where there are none."""
+    pairs = folder / HELD_OUT
+    return open_pairs(pairs) if pairs.is_dir() else None
+
+
 def _sheets(folder: Path) -> Iterator[NDArray[np.uint8]]:
     opened = open_brown(folder)
     yield from tqdm(opened.read_sheets(), total=len(opened.sheets), unit="sheet")
 
 
 def _photos(
-    folder: Path, settings: PatchSettings, skipped: dict[str, str]
+    paths: Sequence[Path], settings: PatchSettings, skipped: dict[str, str]
 ) -> Iterator[NDArray[np.uint8]]:
-    for path in tqdm(find_photos(folder), unit="photo"):
+    for path in tqdm(paths, unit="photo"):
         try:
             patches = cut_patches(to_gray(read_image(path)), settings)
         except ImageError as error:

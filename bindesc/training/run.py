@@ -27,26 +27,36 @@ class Run:
         folder: made if missing.
         resume: go on from the folder's checkpoint; otherwise a folder with one is refused.
         seconds_between_saves: a checkpoint is due when this has passed since the last.
+        writes: whether this process is the one that writes; another reads the checkpoint only.
 
     Raises:
         FileExistsError: there is a checkpoint and ``resume`` is false.
         FileNotFoundError: ``resume`` is true and there is none.
     """
 
-    def __init__(self, folder: Path, *, resume: bool, seconds_between_saves: float = 120.0):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resume: bool,
+        seconds_between_saves: float = 120.0,
+        writes: bool = True,
+    ):
         self.folder = folder
+        self.writes = writes
         self.stopping = False
         self._pause = seconds_between_saves
         self._saved = time.monotonic()
         path = folder / CHECKPOINT
         if resume and not path.is_file():
             raise FileNotFoundError(f"{path}: no checkpoint to resume from")
-        if not resume and path.exists():
+        if not resume and writes and path.exists():
             raise FileExistsError(
                 f"{path}: a run is here already; add --resume, or choose a folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+        if writes and not resume:
             (folder / LOG).unlink(missing_ok=True)
         self._handlers: dict[int, Any] = {}
 
@@ -64,12 +74,18 @@ class Run:
 
     @property
     def save_is_due(self) -> bool:
-        """Whether the time between saves has passed, or the run was told to stop."""
-        return self.stopping or time.monotonic() - self._saved > self._pause
+        """Whether the time between saves has passed, or the run was told to stop.
+
+        Never in a process that does not write.
+        """
+        due = self.stopping or time.monotonic() - self._saved > self._pause
+        return self.writes and due
 
     def load(self) -> dict[str, Any]:
         """The last checkpoint, on the CPU; log lines that came after it are dropped."""
         state = torch.load(self.folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        if not self.writes:
+            return state
         kept = [line for line in self.read_log() if line["step"] <= state["step"]]
         with atomic_path(self.folder / LOG) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -89,8 +105,7 @@ class Run:
 
     def read_log(self) -> list[dict[str, float]]:
         """All log lines so far."""
-        path = self.folder / LOG
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_log(self.folder)
 
     def draw_curves(self) -> None:
         """Plot every logged value against the step. Without matplotlib there is no plot."""
@@ -110,3 +125,9 @@ class Run:
             axes.grid(alpha=0.3)
         with atomic_path(self.folder / CURVES) as path:
             figure.savefig(path, format="png", dpi=80)
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """All log lines of the run in a folder."""
+    path = folder / LOG
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

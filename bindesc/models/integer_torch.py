@@ -1,0 +1,116 @@
+"""The integer network in torch: made from a trained one, and run on GPUs with the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .compact import CompactNet, fold_batch_norm, normalise_patches
+from .integer import INPUT_SCALE, INPUT_ZERO, IntegerLayer, normalise, quantise_layer
+
+# Activations above this share of all are cut off.
+_KEPT = 0.9999
+
+
+@torch.no_grad()
+def quantise(model: CompactNet, patches: NDArray[np.uint8]) -> list[IntegerLayer]:
+    """A compact network in integers.
+
+    Args:
+        model: trained.
+        patches: ``(N, 32, 32)`` uint8 patches from the training data, a few hundred, that show how
+            large the activations get.
+
+    Returns:
+        The layers.
+    """
+    training = model.training
+    folded = fold_batch_norm(model)
+    model.train(training)
+    convolutions = [layer for layer in folded if isinstance(layer, nn.Conv2d)]
+    maps = normalise_patches(torch.from_numpy(np.asarray(patches)).float()[:, None])
+    unit, zero = 1 / INPUT_SCALE, INPUT_ZERO
+    layers = []
+    for convolution in convolutions:
+        last = convolution is convolutions[-1]
+        assert convolution.bias is not None
+        if not last:
+            maps = convolution(maps).relu()
+        output_unit = None if last else max(_quantile(maps, _KEPT), 1e-6) / 255
+        layers.append(
+            quantise_layer(
+                convolution.weight.permute(0, 2, 3, 1).double().numpy(),
+                convolution.bias.double().numpy(),
+                convolution.stride[0],
+                unit,
+                output_unit,
+                zero,
+            )
+        )
+        unit, zero = output_unit or 0.0, 0
+    return layers
+
+
+class IntegerNet(nn.Module):
+    """``(N, 32, 32)`` uint8 patches to ``(N, bits)`` float32 activations, all whole numbers.
+
+    The sums are whole numbers below 2^24, which float32 adds up exactly in any order, so that a
+    GPU gives the same bytes as the CPU. Windows are unfolded and multiplied: the algorithms that
+    convolution libraries may choose (Winograd's) would round.
+    """
+
+    def __init__(self, layers: Sequence[IntegerLayer]):
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(layer) for layer in layers)
+
+    @torch.inference_mode()
+    def forward(self, patches: Tensor) -> Tensor:
+        """Activations; bit = activation >= 0."""
+        # The contrast is computed in NumPy: its division and root are correctly rounded there.
+        maps = (
+            torch.from_numpy(normalise(patches.cpu().numpy())).to(patches.device).float()[:, None]
+        )
+        border = float(INPUT_ZERO)
+        for layer in self.layers:
+            maps = layer(maps, border)
+            border = 0.0
+        return maps.flatten(1)
+
+
+class _Layer(nn.Module):
+    weights: Tensor
+    bias: Tensor
+    multiplier: Tensor | None
+
+    def __init__(self, layer: IntegerLayer):
+        super().__init__()
+        self.stride = layer.stride
+        self.window = layer.weights.shape[1]
+        by_channel = torch.from_numpy(layer.weights).permute(0, 3, 1, 2).flatten(1)
+        self.register_buffer("weights", by_channel.float())
+        self.register_buffer("bias", torch.from_numpy(layer.bias).float()[:, None])
+        scale = None if layer.multiplier is None else torch.from_numpy(layer.multiplier)[:, None]
+        self.register_buffer("multiplier", scale)
+
+    def forward(self, maps: Tensor, border: float) -> Tensor:
+        side = maps.shape[-1]
+        if self.multiplier is not None:
+            maps = F.pad(maps, (1, 1, 1, 1), value=border)
+            side = -(-side // self.stride)
+        else:
+            side = 1
+        windows = F.unfold(maps, self.window, stride=self.stride)
+        sums = self.weights @ windows + self.bias
+        if self.multiplier is not None:
+            sums = (sums.clamp_min(0) * self.multiplier).round().clamp_max(255)
+        return sums.unflatten(2, (side, side))
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    flat = values.flatten()
+    return float(flat.kthvalue(max(int(share * flat.numel()), 1)).values)

@@ -1,0 +1,89 @@
+"""Which keypoints of two views show the same point: by geometry alone, never by their looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Keypoints of one view, carried into another.
+
+    Attributes:
+        xy: ``(N, 2)`` their positions there, pixels; NaN where that is not known.
+        jacobian: ``(N, 2, 2)`` derivative of the position there by the one here.
+    """
+
+    xy: NDArray[np.float64]
+    jacobian: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two keypoints may differ and still be a pair.
+
+    Attributes:
+        offset: largest distance, as a share of the side of the patch at support 1 (2.5 pixels for
+            the smallest ORB keypoints).
+        scale: largest ratio of the two sizes after the change of view is taken out.
+        turn: largest difference of the two angles after the same, degrees.
+    """
+
+    offset: float = 0.08
+    scale: float = 1.34
+    turn: float = 35.0
+
+
+def carry_by_homography(homography: NDArray[np.float64], xy: NDArray[np.float32]) -> Carried:
+    """Carry ``(N, 2)`` keypoints through a ``(3, 3)`` homography."""
+    homogeneous = np.column_stack([xy, np.ones(len(xy))]) @ homography.T
+    depth = homogeneous[:, 2:]
+    mapped = homogeneous[:, :2] / depth
+    jacobian = (homography[:2, :2] - mapped[:, :, None] * homography[2, :2]) / depth[:, :, None]
+    return Carried(mapped, jacobian)
+
+
+def pair_keypoints(
+    first: Sequence[NDArray],
+    second: Sequence[NDArray],
+    carried: Carried,
+    tolerance: Tolerance,
+) -> NDArray[np.intp]:
+    """Pair the keypoints of two views.
+
+    Args:
+        first: ``xy (N, 2), side (N,), angle (N,)`` of the first view; ``side`` is that of the
+            patch, pixels.
+        second: the same of the second view.
+        carried: the first view's keypoints in the second.
+        tolerance: how far a pair may differ.
+
+    Returns:
+        ``(K, 2)`` indices; each keypoint occurs once at most, the closest pairs first in line.
+    """
+    _, side_a, angle_a = first
+    xy_b, side_b, angle_b = second
+    if not (len(side_a) and len(xy_b)):
+        return np.empty((0, 2), np.intp)
+    side_a = side_a * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
+    radians = np.radians(angle_a)
+    direction = np.einsum(
+        "nij,nj->ni", carried.jacobian, np.stack([np.cos(radians), np.sin(radians)], 1)
+    )
+    angle_a = np.degrees(np.arctan2(direction[:, 1], direction[:, 0]))
+
+    offset = np.linalg.norm(carried.xy[:, None] - xy_b, axis=2) / side_b
+    ratio = np.abs(np.log(np.maximum(side_a[:, None], 1e-6) / side_b))
+    turn = np.abs((angle_a[:, None] - angle_b + 180) % 360 - 180)
+    allowed = (  # nothing compares true with a NaN
+        (offset <= tolerance.offset) & (ratio <= np.log(tolerance.scale)) & (turn <= tolerance.turn)
+    )
+    cost = np.where(allowed, offset, np.inf)
+    best_b, best_a = cost.argmin(1), cost.argmin(0)
+    index = np.arange(len(side_a))
+    mutual = (best_a[best_b] == index) & allowed[index, best_b]
+    return np.stack([index[mutual], best_b[mutual]], axis=1)

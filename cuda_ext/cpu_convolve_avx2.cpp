@@ -1,0 +1,94 @@
+// AVX2. Its product of bytes saturates, so bytes are widened to 16 bits, two by two.
+#include "cpu_kernels.h"
+
+#if defined(BINDESC_X86)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+namespace bindesc {
+namespace avx2 {
+namespace {
+
+#include "cpu_convolve_loop.h"
+
+struct V {
+  static constexpr int kRows = 1;
+  static constexpr int kBlocks = 1;
+  struct Sum {
+    __m256i low, high;  // eight channels each
+  };
+  struct Input {
+    __m256i even, odd;  // inputs 0 and 2, 1 and 3, as 16 bits
+  };
+  struct Weights {
+    __m256i low_even, low_odd, high_even, high_odd;
+  };
+
+  static inline Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static inline Input input(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    const __m256i all = _mm256_set1_epi32(four);
+    return {_mm256_and_si256(all, _mm256_set1_epi16(0xFF)), _mm256_srli_epi16(all, 8)};
+  }
+  static inline Weights weights(const int8_t* p) {
+    const auto* const v = reinterpret_cast<const __m256i*>(p);
+    const __m256i low = _mm256_loadu_si256(v), high = _mm256_loadu_si256(v + 1);
+    return {_mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8), _mm256_srai_epi16(low, 8),
+            _mm256_srai_epi16(_mm256_slli_epi16(high, 8), 8), _mm256_srai_epi16(high, 8)};
+  }
+  static inline Sum dot(const Sum& sum, const Input& x, const Weights& w) {
+    const __m256i low =
+        _mm256_add_epi32(_mm256_madd_epi16(x.even, w.low_even), _mm256_madd_epi16(x.odd, w.low_odd));
+    const __m256i high = _mm256_add_epi32(_mm256_madd_epi16(x.even, w.high_even),
+                                          _mm256_madd_epi16(x.odd, w.high_odd));
+    return {_mm256_add_epi32(sum.low, low), _mm256_add_epi32(sum.high, high)};
+  }
+  static inline __m256i biased(__m256i sum, const int32_t* bias) {
+    return _mm256_add_epi32(sum, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias)));
+  }
+  static inline void store(const Sum& sum, const int32_t* bias, int32_t* out) {
+    auto* const v = reinterpret_cast<__m256i*>(out);
+    _mm256_storeu_si256(v, biased(sum.low, bias));
+    _mm256_storeu_si256(v + 1, biased(sum.high, bias + 8));
+  }
+  static inline __m256i scaled(__m256i sum, const int32_t* bias, const float* multiplier) {
+    const __m256i positive = _mm256_max_epi32(biased(sum, bias), _mm256_setzero_si256());
+    return _mm256_cvtps_epi32(
+        _mm256_mul_ps(_mm256_cvtepi32_ps(positive), _mm256_loadu_ps(multiplier)));
+  }
+  static inline void store(const Sum& sum, const int32_t* bias, const float* multiplier,
+                           uint8_t* out) {
+    // Packing works within 128-bit halves; the permutation brings the channels into order.
+    const __m256i words = _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(scaled(sum.low, bias, multiplier),
+                            scaled(sum.high, bias + 8, multiplier + 8)),
+        0xD8);
+    const __m256i limited = _mm256_min_epu16(words, _mm256_set1_epi16(0xFF));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(out),
+        _mm_packus_epi16(_mm256_castsi256_si128(limited), _mm256_extracti128_si256(limited, 1)));
+  }
+};
+
+}  // namespace
+}  // namespace avx2
+
+void convolve_avx2(const Convolution& c, const PixelGroups& pixels, const uint8_t* in, void* out) {
+  avx2::convolve<avx2::V>(c, pixels, in, out);
+}
+
+}  // namespace bindesc
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

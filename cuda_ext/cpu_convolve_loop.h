@@ -1,0 +1,80 @@
+// The loop of cpu_convolve.h over a vector type V; each instruction set includes it in a namespace
+// of its own, so that no inline function is shared between them.
+//
+//   V::kRows          pixel runs computed together: as many as the registers hold
+//   V::kBlocks        channel blocks computed together at most, 1 to 3
+//   V::Sum, zero()    the sums of 16 channels
+//   V::Input, input() four inputs for all channels
+//   V::Weights, weights()
+//   V::dot(sum, input, weights)
+//   V::store(sum, bias, multiplier, out), V::store(sum, bias, out)
+
+template <class V, int kBlocks>
+static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int first,
+                            const uint8_t* in, uint8_t* out) {
+  const int64_t block_bytes = int64_t{4} * kChannelBlock * c.rows * c.steps;
+  const int8_t* const weights = c.weights + first * block_bytes;
+  const int64_t step = pixels.in_step;
+  for (int g = 0; g < pixels.count; ++g) {
+    const PixelGroup& group = pixels.groups[g];
+    for (int half = 0; half < kPixelRows; half += V::kRows) {
+      typename V::Sum sum[V::kRows * kPixelRun][kBlocks];
+      for (auto& pixel : sum)
+        for (auto& s : pixel) s = V::zero();
+
+      const int8_t* w = weights;
+      for (int row = 0; row < c.rows; ++row) {
+        const uint8_t* run[V::kRows];
+        for (int r = 0; r < V::kRows; ++r) run[r] = in + group.in[half + r] + row * c.row_stride;
+        for (int k = 0; k < c.steps; ++k, w += 4 * kChannelBlock) {
+          typename V::Weights loaded[kBlocks];
+          for (int b = 0; b < kBlocks; ++b) loaded[b] = V::weights(w + b * block_bytes);
+          for (int r = 0; r < V::kRows; ++r, run[r - 1] += 4) {
+            for (int i = 0; i < kPixelRun; ++i) {
+              const typename V::Input input = V::input(run[r] + i * step);
+              for (int b = 0; b < kBlocks; ++b) {
+                typename V::Sum& s = sum[r * kPixelRun + i][b];
+                s = V::dot(s, input, loaded[b]);
+              }
+            }
+          }
+        }
+      }
+      for (int r = 0; r < V::kRows; ++r) {
+        for (int i = 0; i < kPixelRun; ++i) {
+          uint8_t* const pixel = out + group.out[half + r] + i * pixels.out_step;
+          for (int b = 0; b < kBlocks; ++b) {
+            const int channel = (first + b) * kChannelBlock;
+            const typename V::Sum& s = sum[r * kPixelRun + i][b];
+            if (c.multiplier) {
+              V::store(s, c.bias + channel, c.multiplier + channel, pixel + channel);
+            } else {
+              V::store(s, c.bias + channel, reinterpret_cast<int32_t*>(pixel) + channel);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class V>
+static void convolve(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
+                     void* out) {
+  const int blocks = c.channels / kChannelBlock;
+  auto* const bytes = static_cast<uint8_t*>(out);
+  int first = 0;
+  while (first < blocks) {
+    const int left = blocks - first;
+    if (V::kBlocks >= 3 && left >= 3 && left != 4) {
+      convolve_blocks<V, (V::kBlocks >= 3 ? 3 : 1)>(c, pixels, first, in, bytes);
+      first += 3;
+    } else if (V::kBlocks >= 2 && left >= 2) {
+      convolve_blocks<V, (V::kBlocks >= 2 ? 2 : 1)>(c, pixels, first, in, bytes);
+      first += 2;
+    } else {
+      convolve_blocks<V, 1>(c, pixels, first, in, bytes);
+      first += 1;
+    }
+  }
+}

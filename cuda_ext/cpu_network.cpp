@@ -1,0 +1,203 @@
+#include "cpu_network.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cpu_pack.h"
+#include "cpu_parallel.h"
+
+namespace bindesc {
+namespace {
+
+constexpr int kGroupSize = kPixelRows * kPixelRun;   // patches whose last layer is done together
+constexpr int kInputSide = kPatchSide + 2;           // with its border
+constexpr int64_t kInputBytes = kInputSide * kInputSide + 4;  // a window's last word reaches over
+constexpr int kTaskGroups = 4;                       // groups a thread takes at a time
+
+[[noreturn]] void refuse(size_t layer, const std::string& reason) {
+  throw std::invalid_argument("layers[" + std::to_string(layer) + "]: " + reason);
+}
+
+// A patch with mean 0 and deviation 1, times `scale`, around kInputZero; `out` has a border.
+void normalise(const uint8_t* patch, float scale, uint8_t* out) {
+  int64_t sum = 0, squares = 0;
+  for (int i = 0; i < kPatchPixels; ++i) {
+    sum += patch[i];
+    squares += patch[i] * patch[i];
+  }
+  // Exact: the integer has 37 bits at most, and the divisors are powers of two.
+  const double variance =
+      static_cast<double>(kPatchPixels * squares - sum * sum) / (double{kPatchPixels} * kPatchPixels);
+  const auto factor = static_cast<float>(double{scale} / (std::sqrt(variance) + 1e-3));
+  const auto mean = static_cast<float>(static_cast<double>(sum) / kPatchPixels);
+  uint8_t table[256];
+  for (int value = 0; value < 256; ++value) {
+    const float scaled = std::nearbyint((static_cast<float>(value) - mean) * factor);
+    table[value] = static_cast<uint8_t>(
+        kInputZero + static_cast<int>(std::max(-127.0f, std::min(127.0f, scaled))));
+  }
+  for (int y = 0; y < kPatchSide; ++y) {
+    for (int x = 0; x < kPatchSide; ++x) {
+      out[(y + 1) * kInputSide + x + 1] = table[patch[y * kPatchSide + x]];
+    }
+  }
+}
+
+}  // namespace
+
+// The buffers of one thread.
+struct Network::Maps {
+  Aligned<uint8_t> input;
+  std::vector<Aligned<uint8_t>> maps;  // the output of each layer but the last
+
+  explicit Maps(const Network& network) : input(make_aligned<uint8_t>(kInputBytes)) {
+    std::memset(input.get(), kInputZero, kInputBytes);
+    for (size_t i = 0; i + 1 < network.layers_.size(); ++i) {
+      const bool last_map = i + 2 == network.layers_.size();
+      const int64_t bytes = network.layers_[i].map_bytes() * (last_map ? kGroupSize : 1);
+      maps.push_back(make_aligned<uint8_t>(bytes));
+      std::memset(maps.back().get(), 0, static_cast<size_t>(bytes));
+    }
+  }
+};
+
+Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_output)
+    : channels_(spec.channels) {
+  const int inputs = spec.inputs;
+  const int run = spec.width * inputs;  // bytes of a window's row
+  const int in_side = side + 2;         // with the border
+  rows_ = last ? 1 : spec.height;
+  steps_ = last ? spec.height * run / 4 : (run + 3) / 4;
+  row_stride_ = int64_t{in_side} * inputs;
+  bias_.assign(spec.bias, spec.bias + channels_);
+  if (!last) multiplier_.assign(spec.multiplier, spec.multiplier + channels_);
+
+  weights_.assign(static_cast<size_t>(channels_) * 4 * rows_ * steps_, 0);
+  const int bytes = last ? spec.height * run : run;  // of weights in a run; the rest stays zero
+  for (int c = 0; c < channels_; ++c) {
+    for (int row = 0; row < rows_; ++row) {
+      for (int i = 0; i < bytes; ++i) {
+        const int64_t step = int64_t{c / kChannelBlock * rows_ + row} * steps_ + i / 4;
+        weights_[static_cast<size_t>((step * kChannelBlock + c % kChannelBlock) * 4 + i % 4)] =
+            spec.weights[(int64_t{c} * rows_ + row) * bytes + i];
+      }
+    }
+  }
+
+  if (last) {  // its "pixels" are the patches of a group
+    side_ = 1;
+    in_step_ = int64_t{spec.height} * run;
+    out_step_ = int64_t{channels_} * 4;
+    map_bytes_ = out_step_;
+    groups_ = {{{0, kPixelRun * in_step_}, {0, kPixelRun * out_step_}}};
+    return;
+  }
+  side_ = (side + spec.stride - 1) / spec.stride;
+  const int out_side = side_ + (bordered_output ? 2 : 0);
+  const int border = bordered_output ? 1 : 0;
+  in_step_ = int64_t{spec.stride} * inputs;
+  out_step_ = channels_;
+  map_bytes_ = int64_t{out_side} * out_side * channels_;
+  const auto at = [&](int pixel, int64_t& in, int64_t& out) {
+    const int y = pixel / side_, x = pixel % side_;
+    in = y * spec.stride * row_stride_ + x * in_step_;
+    out = (int64_t{y + border} * out_side + x + border) * channels_;
+  };
+  for (int pixel = 0; pixel < side_ * side_; pixel += kGroupSize) {
+    PixelGroup group;
+    at(pixel, group.in[0], group.out[0]);
+    at(pixel + kPixelRun, group.in[1], group.out[1]);
+    groups_.push_back(group);
+  }
+}
+
+Convolution Network::Layer::convolution() const {
+  return {weights_.data(), bias_.data(), multiplier_.empty() ? nullptr : multiplier_.data(),
+          channels_,       rows_,        steps_,
+          row_stride_};
+}
+
+PixelGroups Network::Layer::pixels() const {
+  return {groups_.data(), static_cast<int>(groups_.size()), in_step_, out_step_};
+}
+
+Network::Network(const std::vector<LayerSpec>& specs, float input_scale)
+    : input_scale_(input_scale) {
+  if (specs.size() < 2) throw std::invalid_argument("layers: two at least");
+  if (!(input_scale > 0)) throw std::invalid_argument("input_scale: must be positive");
+  int side = kPatchSide, inputs = 1;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const LayerSpec& spec = specs[i];
+    const bool last = i + 1 == specs.size();
+    const int window = last ? side : 3;
+    if (spec.inputs != inputs) {
+      refuse(i, "expected " + std::to_string(inputs) + " inputs, got " + std::to_string(spec.inputs));
+    }
+    if (spec.height != window || spec.width != window) {
+      refuse(i, "expected a window of " + std::to_string(window) + "x" + std::to_string(window) +
+                    ", got " + std::to_string(spec.height) + "x" + std::to_string(spec.width));
+    }
+    if (spec.channels < 1 || spec.channels % kChannelBlock) {
+      refuse(i, "channels must be a multiple of 16, got " + std::to_string(spec.channels));
+    }
+    if (!last && spec.stride != 1 && spec.stride != 2) {
+      refuse(i, "stride must be 1 or 2, got " + std::to_string(spec.stride));
+    }
+    if (!last && (side / spec.stride) % kPixelRun) {
+      refuse(i, "a map of " + std::to_string(side / spec.stride) + " pixels; 4, 8, 16 or 32");
+    }
+    layers_.emplace_back(spec, side, last, i + 2 < specs.size());
+    side = layers_.back().side();
+    inputs = spec.channels;
+  }
+}
+
+void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count, Maps& maps,
+                             int32_t* out) const {
+  const size_t before = layers_.size() - 1;
+  for (int p = 0; p < count; ++p) {
+    normalise(patches + p * kPatchPixels, input_scale_, maps.input.get());
+    const uint8_t* in = maps.input.get();
+    for (size_t i = 0; i < before; ++i) {
+      uint8_t* map = maps.maps[i].get();
+      if (i + 1 == before) map += p * layers_[i].map_bytes();
+      kernel.convolve(layers_[i].convolution(), layers_[i].pixels(), in, map);
+      in = map;
+    }
+  }
+  kernel.convolve(layers_[before].convolution(), layers_[before].pixels(),
+                  maps.maps[before - 1].get(), out);
+}
+
+bool Network::run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads,
+                  Stop& stop, const Output& output) const {
+  constexpr int64_t kPerTask = kTaskGroups * kGroupSize;
+  const int64_t tasks = (count + kPerTask - 1) / kPerTask;
+  threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
+  std::vector<std::unique_ptr<Maps>> maps(static_cast<size_t>(threads));
+  const auto task = [&](int64_t index, int worker) {
+    auto& mine = maps[static_cast<size_t>(worker)];
+    if (!mine) mine = std::make_unique<Maps>(*this);
+    std::vector<int32_t> sums(static_cast<size_t>(kGroupSize * outputs()));
+    const int64_t end = std::min(count, (index + 1) * kPerTask);
+    for (int64_t first = index * kPerTask; first < end; first += kGroupSize) {
+      const int some = static_cast<int>(std::min<int64_t>(kGroupSize, end - first));
+      run_group(kernel, patches + first * kPatchPixels, some, *mine, sums.data());
+      output(first, some, sums.data());
+    }
+  };
+  return parallel_for(tasks, threads, stop, task);
+}
+
+void pack_signs(const int32_t* sums, int64_t count, int outputs, uint8_t* codes) {
+  for (int64_t i = 0; i < count * outputs; i += 8) {
+    unsigned byte = 0;
+    for (int bit = 0; bit < 8; ++bit) byte = byte << 1 | unsigned{sums[i + bit] >= 0};
+    *codes++ = static_cast<uint8_t>(byte);
+  }
+}
+
+}  // namespace bindesc

@@ -1,0 +1,132 @@
+#include "cpu_sample.h"
+
+#include <algorithm>
+
+#include "cpu_kernels.h"
+#include "cpu_parallel.h"
+
+namespace bindesc {
+namespace {
+
+constexpr int64_t kTaskPatches = 64;       // a thread takes at a time; it takes about 0.1 ms
+constexpr double kFarthest = 1 << 30;      // pixels; a place beyond is taken for this one
+constexpr int64_t kHalfWeight = 1 << (kPointBits - kWeightBits - 1);
+
+int64_t fixed(double pixels) {
+  // Written so that a value that is not a number passes neither comparison.
+  const double near = pixels < kFarthest ? (pixels > -kFarthest ? pixels : -kFarthest) : kFarthest;
+  // Rounds by cutting a positive number, one instruction; llrint() would be a call.
+  constexpr double kPositive = kFarthest * (1 << kPointBits);
+  return static_cast<int64_t>(near * (1 << kPointBits) + (kPositive + 0.5)) -
+         static_cast<int64_t>(kPositive);
+}
+
+// The coordinates of one patch's samples; see SampleGrid.
+class Coordinates {
+ public:
+  explicit Coordinates(int side)
+      : side_(side),
+        wide_((side + kSampleLanes - 1) / kSampleLanes * kSampleLanes),
+        narrow_(static_cast<size_t>(2 * (wide_ + side))) {
+    for (auto* axis : {&column_, &row_}) {
+      for (std::vector<int64_t>& values : *axis) values.resize(static_cast<size_t>(side));
+    }
+  }
+
+  // Products of a float and a half-integer of at most 11 bits are exact in double, so that a
+  // fused multiply-add makes no difference.
+  void set(const float* affine) {
+    for (int axis = 0; axis < 2; ++axis, affine += 3) {
+      for (int i = 0; i < side_; ++i) {
+        const double offset = i - (side_ - 1) * 0.5;
+        const auto at = static_cast<size_t>(i);
+        column_[axis][at] = fixed(affine[0] * offset);
+        row_[axis][at] = fixed(affine[1] * offset + affine[2]) + kHalfWeight;
+      }
+    }
+  }
+
+  // Whether a kernel may read what all samples need.
+  bool inside(const Image& image) const {
+    constexpr int64_t kWidest = INT16_MAX;
+    return image.width <= kWidest && image.height <= kWidest && lies(0, image.width - 2) &&
+           lies(1, image.height - 3);  // the last row's words would reach over the end
+  }
+
+  SampleGrid grid(const Image& image) {
+    int32_t* out = narrow_.data();
+    int32_t* start[4];
+    for (int axis = 0; axis < 2; ++axis) {
+      start[axis] = out;
+      out = std::copy(column_[axis].begin(), column_[axis].end(), out);
+      out = std::fill_n(out, wide_ - side_, static_cast<int32_t>(column_[axis].back()));
+      start[2 + axis] = out;
+      out = std::copy(row_[axis].begin(), row_[axis].end(), out);
+    }
+    return {image.data, static_cast<int>(image.width), start[0], start[1], start[2], start[3],
+            side_};
+  }
+
+  // Any patch, sample by sample.
+  void sample_mirrored(const Image& image, uint8_t* out) const {
+    constexpr int kOne = 1 << kWeightBits;
+    for (size_t v = 0; v < row_[0].size(); ++v) {
+      for (size_t u = 0; u < column_[0].size(); ++u) {
+        const int64_t x = column_[0][u] + row_[0][v], y = column_[1][u] + row_[1][v];
+        const int fx = static_cast<int>(x >> (kPointBits - kWeightBits)) & (kOne - 1);
+        const int fy = static_cast<int>(y >> (kPointBits - kWeightBits)) & (kOne - 1);
+        const auto across = [&](int64_t line) {
+          const uint8_t* pixels = image.data + mirrored(line, image.height) * image.width;
+          return pixels[mirrored(x >> kPointBits, image.width)] * (kOne - fx) +
+                 pixels[mirrored((x >> kPointBits) + 1, image.width)] * fx;
+        };
+        const int64_t line = y >> kPointBits;
+        const int sum = across(line) * (kOne - fy) + across(line + 1) * fy;
+        *out++ = static_cast<uint8_t>((sum + kOne * kOne / 2) / (kOne * kOne));
+      }
+    }
+  }
+
+ private:
+  bool lies(int axis, int64_t highest) const {
+    const auto [low_u, high_u] = std::minmax(column_[axis].front(), column_[axis].back());
+    const auto [low_v, high_v] = std::minmax(row_[axis].front(), row_[axis].back());
+    return low_u + low_v >= 0 && (high_u + high_v) >> kPointBits <= highest;
+  }
+
+  static int64_t mirrored(int64_t i, int64_t size) {
+    if (i >= 0 && i < size) return i;
+    if (size == 1) return 0;
+    const int64_t period = 2 * size - 2;
+    i = (i % period + period) % period;
+    return i < size ? i : period - i;
+  }
+
+  int side_, wide_;
+  std::vector<int64_t> column_[2], row_[2];  // of x and y
+  std::vector<int32_t> narrow_;              // the same for a kernel
+};
+
+}  // namespace
+
+bool sample_patches(const Kernel& kernel, const std::vector<Image>& levels,
+                    const PatchPlaces& places, int threads, Stop& stop, uint8_t* out) {
+  const int64_t tasks = (places.count + kTaskPatches - 1) / kTaskPatches;
+  threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
+  return parallel_for(tasks, threads, stop, [&](int64_t task, int) {
+    Coordinates coordinates(places.side);
+    const int64_t end = std::min(places.count, (task + 1) * kTaskPatches);
+    for (int64_t i = task * kTaskPatches; i < end; ++i) {
+      const Image& image = levels[static_cast<size_t>(places.level[i])];
+      uint8_t* patch = out + i * places.side * places.side;
+      coordinates.set(places.affine + 6 * i);
+      if (coordinates.inside(image)) {
+        kernel.sample(coordinates.grid(image), patch);
+      } else {
+        coordinates.sample_mirrored(image, patch);
+      }
+    }
+  });
+}
+
+}  // namespace bindesc

@@ -1,0 +1,194 @@
+"""The network in integers: NumPy, the C++ kernels and torch agree bit for bit."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bindesc import _cpu
+from bindesc.models.compact import CompactConfig, CompactNet
+from bindesc.models.integer import (
+    EXACT,
+    INPUT_SCALE,
+    activations,
+    from_tensors,
+    normalise,
+    quantise_layer,
+    to_tensors,
+)
+from bindesc.models.integer_torch import IntegerNet, quantise
+from bindesc.packing import pack_bits
+from bindesc.runtime import Runtime
+from bindesc.weights import golden_patches, load_model, save_model
+
+SHAPES = [
+    CompactConfig(channels=(16, 16), strides=(2, 2), bits=64),
+    CompactConfig(channels=(32, 48, 64, 96), strides=(2, 2, 1, 2)),
+    CompactConfig(channels=(24, 80, 112), strides=(1, 2, 2), bits=128),
+    CompactConfig(channels=(8, 16, 40), strides=(2, 1, 2), bits=32),
+]
+
+
+def trained(config, seed=0):
+    """A network with statistics of its own in every normalisation."""
+    torch.manual_seed(seed)
+    network = CompactNet(config).train()
+    for _ in range(3):
+        network(torch.from_numpy(varied(64, seed)).float()[:, None])
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d) and layer.affine:
+            torch.nn.init.normal_(layer.bias, std=0.3)
+            torch.nn.init.uniform_(layer.weight, 0.3, 2)
+    return network.eval()
+
+
+def varied(count, seed=1):
+    """Patches with structure, and the extremes: flat, almost flat, checkerboards, one pixel."""
+    rng = np.random.default_rng(seed)
+    patches = golden_patches()[rng.integers(0, 64, count)]
+    patches = np.clip(patches + rng.normal(0, 20, patches.shape), 0, 255).astype(np.uint8)
+    grid = np.indices((32, 32)).sum(0) % 2
+    extremes = [grid * 255, grid + 127, np.zeros((32, 32)), np.full((32, 32), 255), grid * 0]
+    extremes[4] = extremes[4].copy()
+    extremes[4][5, 7] = 1
+    for i, extreme in enumerate(extremes[:count]):
+        patches[i] = extreme
+    return patches
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda c: "-".join(map(str, c.channels)))
+def layers(request):
+    return quantise(trained(request.param), varied(128, 2))
+
+
+def core(layers):
+    return _cpu.Network([(a.weights, a.bias, a.multiplier, a.stride) for a in layers], INPUT_SCALE)
+
+
+@pytest.mark.parametrize("isa", [name for name, usable in _cpu.isas().items() if usable])
+@pytest.mark.parametrize("count", [1, 7, 8, 33])
+def test_the_core_equals_numpy(layers, isa, count, monkeypatch):
+    monkeypatch.setenv("BINDESC_ISA", isa)
+    patches = varied(count)
+    expected = activations(layers, patches)
+    for threads in (1, 2, 5):
+        assert (core(layers).activations(patches, threads) == expected).all()
+        assert (core(layers).describe(patches, threads) == pack_bits(expected >= 0)).all()
+
+
+def test_torch_equals_numpy(layers):
+    patches = varied(33)
+    found = IntegerNet(layers)(torch.from_numpy(patches))
+    assert (found.numpy() == activations(layers, patches)).all()
+
+
+def test_no_patch_gives_no_code(layers):
+    codes = core(layers).describe(varied(1)[:0], 2)
+    assert codes.shape == (0, len(layers[-1].bias) // 8)
+
+
+def test_most_bits_are_those_of_the_network():
+    network = trained(SHAPES[1])
+    patches = varied(300)[5:]  # without the extremes
+    with torch.no_grad():
+        floats = network(torch.from_numpy(patches).float()[:, None]).numpy() >= 0
+    integers = activations(quantise(network, varied(256, 2)[5:]), patches) >= 0
+    assert (floats != integers).mean() < 0.02
+
+
+def test_sums_are_exact_in_float32(layers):
+    for layer in layers:
+        reach = 255 * np.abs(layer.weights.astype(np.int64)).sum((1, 2, 3)) + np.abs(layer.bias)
+        assert reach.max() < EXACT
+
+
+def test_large_weights_are_made_smaller_to_stay_exact():
+    weights = np.ones((16, 4, 4, 256))
+    layer = quantise_layer(weights, np.full(16, 3.0), 1, 0.01, None)
+    assert 255 * np.abs(layer.weights.astype(np.int64)).sum((1, 2, 3)).max() < EXACT
+    assert layer.weights.max() > 10
+
+
+def test_patches_are_normalised():
+    patches = varied(20)[5:]
+    values = (normalise(patches).astype(float) - 128) / INPUT_SCALE
+    assert np.abs(values.mean((1, 2))).max() < 0.02
+    assert np.abs(values.std((1, 2)) - 1).max() < 0.05
+    assert (normalise(np.full((1, 32, 32), 77, np.uint8)) == 128).all()
+
+
+def test_layers_survive_a_file(layers):
+    same = from_tensors(to_tensors(layers))
+    assert len(same) == len(layers)
+    patches = varied(4)
+    assert (activations(same, patches) == activations(layers, patches)).all()
+
+
+def test_a_missing_tensor_is_named(layers):
+    tensors = to_tensors(layers)
+    del tensors["int8.1.bias"]
+    with pytest.raises(ValueError, match=r"int8\.1\.bias"):
+        from_tensors(tensors)
+
+
+def test_a_model_file_runs_in_integers(tmp_path):
+    network = trained(SHAPES[0])
+    path = tmp_path / "m.safetensors"
+    manifest = save_model(path, network, calibration=varied(64))
+    assert len(manifest.golden["patches"]) == 64
+    runtime = Runtime(path)
+    assert runtime.verify()
+    patches = varied(40)
+    stored = load_model(path)[0]
+    expected = pack_bits(activations(quantise(stored, varied(64)), patches) >= 0)
+    assert (runtime.describe(patches) == expected).all()
+    # Another device would take torch; "cpu:0" stands for it here.
+    assert (Runtime(path, "cpu:0").describe(patches) == expected).all()
+
+
+def test_describing_in_integers_needs_no_torch(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, trained(SHAPES[0]), calibration=varied(64))
+    program = (
+        "import sys, numpy, bindesc\n"
+        f"bindesc.create(model={str(path)!r}).detectAndCompute("
+        "numpy.random.default_rng(0).integers(0, 256, (200, 200), numpy.uint8), None)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def changed(layers, position, **values):
+    parts = [dict(vars(layer)) for layer in layers]
+    parts[position] |= values
+    return [(p["weights"], p["bias"], p["multiplier"], p["stride"]) for p in parts]
+
+
+@pytest.mark.parametrize(
+    ("position", "values", "message"),
+    [
+        (1, {"weights": np.zeros((16, 3, 3, 8), np.int8)}, r"layers\[1\].*16 inputs"),
+        (1, {"weights": np.zeros((16, 5, 5, 16), np.int8)}, r"layers\[1\].*3x3"),
+        (1, {"stride": 3}, r"layers\[1\].*stride"),
+        (0, {"bias": np.zeros(8, np.int32)}, r"layers\[0\].*one bias"),
+        (0, {"multiplier": None}, r"layers\[0\].*multipliers"),
+        (2, {"multiplier": np.ones(64, np.float32)}, r"layers\[2\].*multipliers"),
+        (2, {"weights": np.zeros((64, 3, 3, 16), np.int8)}, r"layers\[2\].*8x8"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(position, values, message):
+    fitting = quantise(trained(SHAPES[0]), varied(16))
+    with pytest.raises(ValueError, match=message):
+        _cpu.Network(changed(fitting, position, **values), INPUT_SCALE)
+
+
+def test_wrong_types_are_refused():
+    network = core(quantise(trained(SHAPES[0]), varied(16)))
+    with pytest.raises(TypeError):
+        network.describe(np.zeros((2, 32, 32)), 1)
+    with pytest.raises(TypeError):
+        network.describe(np.zeros((2, 31, 32), np.uint8), 1)
+    with pytest.raises(ValueError, match="threads"):
+        network.describe(np.zeros((2, 32, 32), np.uint8), 0)
