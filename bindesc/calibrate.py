@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from .detectors import SCALE_FACTORS, create_detector, to_arrays
 from .reference import bit_count
-from .training.pairs import PairSettings, make_views, pair_keypoints
+from .training.pairing import pair_keypoints
+from .training.pairs import PairSettings
+from .training.views import made_views
 
 ORB_THRESHOLDS = {"TH_LOW": 50, "TH_HIGH": 100}
 MIN_PAIRS = 100
@@ -113,14 +115,15 @@ def _describe_views(
     random: np.random.Generator,
 ) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]]:
     """Codes of K matched keypoints in both views, and which pairs of the K lie apart."""
-    first, second, homography = make_views(random, photo, warped=_SETTINGS.warped)
+    views = made_views(photo, _SETTINGS.sides, _SETTINGS.warped, random)
+    images = views.first, views.second
     detector = create_detector("orb", nfeatures)
-    keypoints = [detector.detect(image, None) for image in (first, second)]
+    keypoints = [detector.detect(image, None) for image in images]
     arrays = [_frames(points) for points in keypoints]
-    pairs = pair_keypoints(arrays[0], arrays[1], homography, _SETTINGS)
+    pairs = pair_keypoints(arrays[0], arrays[1], views.carry(arrays[0][0]), _SETTINGS.tolerance)
     codes: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in extractors}
     kept = np.ones(len(pairs), np.bool_)
-    for image, points, chosen in zip((first, second), keypoints, pairs.T, strict=True):
+    for image, points, chosen in zip(images, keypoints, pairs.T, strict=True):
         numbered = [_numbered(points[i], k) for k, i in enumerate(chosen)]
         for name, extractor in extractors.items():
             found, described = extractor.compute(image, numbered)

@@ -103,7 +103,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     from .calibrate import measure_distances, report
     from .detectors import create_detector
     from .extractor import create
-    from .image import ImageError, read_image, resize_to, to_gray
+    from .image import ImageError, read_image, to_gray
     from .match_options import check_integer
 
     check_integer("--views", args.views, 1)
@@ -115,7 +115,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         for i in tqdm(range(min(len(paths), args.most)), unit="photo"):
             path = paths[int(i * step)]
             try:
-                yield resize_to(to_gray(read_image(path)), 1024)
+                yield to_gray(read_image(path))
             except ImageError as error:
                 print(f"skipped {error}", file=sys.stderr)
 

@@ -55,7 +55,7 @@ def test_matching_keypoints_are_nearer_and_bindesc_beats_orb() -> None:
     photos = [textured_gray(seed=seed) for seed in range(2)]
     first = measure_distances(photos, extractors, 2, 300)
     for found in first.values():
-        assert found.quantile("matched", 0.9) < found.quantile("unmatched", 0.2)
+        assert found.quantile("matched", 0.5) < found.quantile("unmatched", 0.2)
     assert first["ORB"].matched.sum() == first["bindesc"].matched.sum() >= 100
     share = first["ORB"].false_accepts(50)
     better = first["bindesc"].same_false_accepts(share)
