@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import atomic_path
+from .packing import unit_vectors
 from .pair import Norm, Pair
 from .types import Features
 
@@ -52,7 +53,8 @@ def save_features_npz(path: str | os.PathLike[str], features: Features) -> None:
 
 def load_features_npz(path: str | os.PathLike[str]) -> Features:
     """Read what :func:`save_features_npz` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because np.load leaves a damaged file open.
+    with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         arrays = dict(file)
     width, height = arrays.pop("image_size").tolist()
     return Features(**arrays, image_size=(width, height))
@@ -110,6 +112,30 @@ def save_hloc_features(
             group["oris"] = features.angle
 
 
+def load_hloc_codes(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Read the binary codes back that :func:`save_hloc_features` wrote as unit vectors.
+
+    Yields:
+        The name and the ``(N, B)`` uint8 codes of each image, sorted by name.
+
+    Raises:
+        ModuleNotFoundError: h5py is not installed.
+        OSError: the file cannot be read.
+        ValueError: a group's descriptors are not bits.
+    """
+    h5py = _h5py()
+    groups: list[tuple[str, Any]] = []
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: groups.append((name, item)))
+        for name, item in groups:
+            if not name.endswith("/descriptors"):
+                continue
+            vectors = item[()].T
+            if vectors.shape[1] % 8 or len(np.unique(np.abs(vectors))) > 1:
+                raise ValueError(f"{path}: the descriptors of {name} are not binary")
+            yield name.removesuffix("/descriptors"), np.packbits(vectors > 0, axis=1)
+
+
 def save_hloc_matches(path: str | os.PathLike[str], pairs: Iterable[tuple[str, str, Pair]]) -> None:
     """Write an H5 of matches as hloc's ``match_features`` does: a group per pair of images.
 
@@ -160,11 +186,9 @@ def _per_keypoint(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     return partner, confidence
 
 
-def _unit_vectors(descriptors: NDArray[np.uint8], norm: Norm) -> NDArray[np.float16]:
+def _unit_vectors(descriptors: NDArray[np.uint8], norm: Norm) -> NDArray[np.floating]:
     if norm == "hamming":
-        bits = np.unpackbits(descriptors, axis=1)
-        sign = np.array([-1, 1], np.float16) / np.float16(bits.shape[1] ** 0.5)
-        return sign[bits]
+        return unit_vectors(descriptors, np.float16)
     vectors = descriptors.astype(np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.maximum(length, 1)).astype(np.float16)

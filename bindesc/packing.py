@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 def pack_bits(bits: ArrayLike) -> NDArray[np.uint8]:
@@ -52,3 +52,22 @@ def unpack_bits(codes: ArrayLike) -> NDArray[np.uint8]:
     if array.ndim == 0 or array.dtype != np.uint8:
         raise ValueError(f"codes: expected (..., B) uint8, got {array.dtype} {array.shape}")
     return np.unpackbits(array, axis=-1)
+
+
+def unit_vectors(codes: NDArray[np.uint8], dtype: DTypeLike = np.float32) -> NDArray[np.floating]:
+    """Codes for software that knows floats only: bit 1 becomes ``1 / sqrt(K)``, bit 0 minus that.
+
+    The vectors have length 1, and their squared distance is ``4 / K`` times the Hamming distance,
+    so that the nearest neighbours are the same.
+
+    Args:
+        codes: ``(N, B)`` uint8, of ``K = 8 * B`` bits.
+        dtype: a floating dtype.
+
+    Returns:
+        ``(N, K)`` of ``dtype``.
+    """
+    bits = unpack_bits(codes)
+    sign = np.array([-1, 1], dtype) / np.array(bits.shape[-1] ** 0.5, dtype)
+    vectors: NDArray[np.floating] = sign[bits]
+    return vectors

@@ -37,9 +37,14 @@ class Nearest:
     column_distance: NDArray[np.uint16]
 
 
+def bit_count(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The number of ones in each code: ``(..., B)`` uint8 to ``(...)`` uint16."""
+    return _BITS_OF_BYTE[codes].sum(-1, dtype=np.uint16)
+
+
 def hamming(query: NDArray[np.uint8], train: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """All distances: ``(N, B)`` and ``(M, B)`` uint8 to ``(N, M)`` uint16, in bits."""
-    return _BITS_OF_BYTE[query[:, None, :] ^ train[None, :, :]].sum(2, dtype=np.uint16)
+    return bit_count(query[:, None, :] ^ train[None, :, :])
 
 
 def nearest(query: NDArray[np.uint8], train: NDArray[np.uint8], k: int = 2) -> Nearest:

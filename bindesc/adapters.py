@@ -1,0 +1,113 @@
+"""bindesc inside kornia (pip install kornia); torch is imported with this module.
+
+Other libraries need no adapter: scikit-image takes ``np.unpackbits(codes, axis=1).astype(bool)``,
+faiss ``IndexBinaryFlat`` and OpenCV's matchers take the codes as they are, and what knows floats
+only (RTAB-Map) takes :func:`bindesc.packing.unit_vectors`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+
+from .extractor import DEFAULT_MODEL
+from .packing import unit_vectors
+from .patches import PATCH_SIDE
+from .runtime import Runtime
+from .types import Features
+
+
+class PatchDescriptor(torch.nn.Module):
+    """A bindesc model as the descriptor of ``kornia.feature.LAFDescriptor`` or ``LocalFeature``.
+
+    Args:
+        model: name of a shipped model, or path of a ``.safetensors`` file.
+        device: torch device of the network.
+        packed: return packed bytes instead of unit vectors.
+
+    Raises:
+        WeightsError: see :class:`bindesc.runtime.Runtime`.
+
+    Shape:
+        Input ``(B, 1, 32, 32)`` float, grey in [0, 1]. Output ``(B, bits)`` of the input's dtype,
+        each value +-1 / sqrt(bits): vectors of length 1, whose squared distance is 4 / bits times
+        the Hamming distance; or ``(B, bits / 8)`` uint8 if ``packed``. There is no gradient.
+
+    Example:
+        >>> PatchDescriptor()(torch.rand(2, 1, 32, 32)).shape
+        torch.Size([2, 256])
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        device: str = "cpu",
+        *,
+        packed: bool = False,
+    ):
+        super().__init__()
+        self._runtime = Runtime(model, device)
+        self.packed = packed
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Describe patches; see the class for the shapes."""
+        if patches.shape[1:] != (1, PATCH_SIDE, PATCH_SIDE):
+            raise ValueError(
+                f"patches: expected (B, 1, {PATCH_SIDE}, {PATCH_SIDE}), got {tuple(patches.shape)}"
+            )
+        grey = (patches.detach()[:, 0].float() * 255).round().clamp(0, 255).to(torch.uint8)
+        codes = self._runtime.describe(grey.cpu().numpy())
+        if self.packed:
+            return torch.from_numpy(codes).to(patches.device)
+        return torch.from_numpy(unit_vectors(codes)).to(patches)
+
+    def lafs(self, features: Features, scale_factor: float = 1.0) -> torch.Tensor:
+        """The local affine frames from which kornia cuts the patches that this model expects.
+
+        Args:
+            features: keypoints of one image; an angle below 0 is upright. OpenCV's angle runs
+                clockwise, and kornia's the other way; the frames hold the right one.
+            scale_factor: side of the patch over the size, see ``detectors.SCALE_FACTORS``.
+
+        Returns:
+            ``(1, N, 2, 3)`` float32.
+        """
+        half = features.size * (scale_factor * self._runtime.support / 2)
+        angle = np.radians(np.maximum(features.angle, 0))
+        cos, sin = half * np.cos(angle), half * np.sin(angle)
+        x, y = features.xy.T
+        frames = np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1)
+        return torch.from_numpy(frames.astype(np.float32))[None]
+
+
+def hamming_matrix(descriptors1: torch.Tensor, descriptors2: torch.Tensor) -> torch.Tensor:
+    """All Hamming distances, for the argument ``dm`` of ``kornia.feature.match_*``.
+
+    Args:
+        descriptors1: ``(N, bits / 8)`` uint8 packed, or ``(N, bits)`` float as
+            :class:`PatchDescriptor` returns them.
+        descriptors2: ``(M, ...)`` of the same kind.
+
+    Returns:
+        ``(N, M)`` float32, bits.
+
+    Raises:
+        ValueError: the two differ in width or kind.
+    """
+    if descriptors1.dtype != descriptors2.dtype or descriptors1.shape[1] != descriptors2.shape[1]:
+        raise ValueError(
+            f"descriptors2: expected {descriptors1.dtype} (M, {descriptors1.shape[1]}) as "
+            f"descriptors1, got {descriptors2.dtype} {tuple(descriptors2.shape)}"
+        )
+    first, second = _signs(descriptors1), _signs(descriptors2)
+    return (first.shape[1] - first @ second.T) / 2  # exact: whole numbers far below 2**24
+
+
+def _signs(descriptors: torch.Tensor) -> torch.Tensor:
+    if descriptors.dtype != torch.uint8:
+        return descriptors.sign().float()
+    shifts = torch.arange(7, -1, -1, device=descriptors.device)
+    bits = (descriptors[:, :, None].int() >> shifts) & 1
+    return (2 * bits - 1).flatten(1).float()

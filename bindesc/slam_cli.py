@@ -1,0 +1,194 @@
+"""The commands ``bindesc vocab`` and ``bindesc calibrate``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # --help needs no NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def register(commands: Any, add_feature_options: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the commands to the ``argparse`` sub-parsers; OpenCV is imported when one runs."""
+    vocab = commands.add_parser("vocab", help="visual vocabularies for place recognition")
+    actions = vocab.add_subparsers(required=True, metavar="ACTION")
+    train = actions.add_parser(
+        "train",
+        help="a vocabulary from images or features, as ORB-SLAM reads it",
+        description="Build a vocabulary tree and write it as text for ORB-SLAM2 and 3 (DBoW2).",
+    )
+    _add_sources(train)
+    train.add_argument("-o", "--out", type=Path, required=True, metavar="TXT", help="to write")
+    train.add_argument("-k", type=int, default=10, help="children of a node, 2 to 20 (%(default)s)")
+    train.add_argument("-L", type=int, default=5, help="levels, 1 to 10 (%(default)s)")
+    train.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    add_feature_options(train)
+    train.set_defaults(run=_train)
+
+    query = actions.add_parser("query", help="the images most like a photo")
+    query.add_argument("vocabulary", type=Path, metavar="TXT", help="made by 'vocab train'")
+    query.add_argument("image", type=Path, metavar="PHOTO")
+    _add_sources(query)
+    query.add_argument("--top", type=int, default=5, help="how many to print (%(default)s)")
+    add_feature_options(query)
+    query.set_defaults(run=_query)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="distance thresholds for your photos, in place of ORB's",
+        description="Measure Hamming distances of matching and other keypoints on synthetic views "
+        "of photos, and print the bindesc thresholds that stand for ORB-SLAM's 50 and 100.",
+    )
+    calibrate.add_argument("images", type=Path, nargs="+", help="photos, or folders of them")
+    calibrate.add_argument("--views", type=int, default=2, help="view pairs a photo (%(default)s)")
+    calibrate.add_argument("--most", type=int, default=20, help="photos to use (%(default)s)")
+    calibrate.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    calibrate.add_argument("--model", default="compact", metavar="NAME|PATH", help="(%(default)s)")
+    calibrate.set_defaults(run=_calibrate)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER_OR_FEATURES",
+        help="images, folders of them, or what 'bindesc extract' wrote of them (.h5, .npz, folder)",
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .files import check_writable
+    from .training.vocabulary import train_vocabulary
+
+    check_writable(args.out)
+    codes = [codes for _, codes in _read(args, args.sources)]
+    vocabulary = train_vocabulary(codes, args.k, args.L, args.seed)
+    vocabulary.save(args.out)
+    print(
+        f"{args.out}: {len(vocabulary)} words from {sum(map(len, codes))} codes of "
+        f"{len(codes)} images, k {args.k}, L {args.L}"
+    )
+    return 0
+
+
+def _query(args: argparse.Namespace) -> int:
+    from .vocabulary import load_vocabulary
+
+    vocabulary = load_vocabulary(args.vocabulary)
+    asked = list(_read(args, [args.image]))
+    if len(asked) != 1:
+        raise ValueError(f"{args.image}: expected one image, it holds {len(asked)}")
+    bag = vocabulary.transform(asked[0][1])
+    scores = [
+        (bag.score(vocabulary.transform(codes)), name) for name, codes in _read(args, args.sources)
+    ]
+    scores.sort(key=lambda entry: -entry[0])  # stable: among equals the first
+    for score, name in scores[: args.top]:
+        print(f"{score:.4f}  {name}")
+    if not scores or not scores[0][0]:
+        print(f"bindesc: no image shares a word with {args.image}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .calibrate import measure_distances, report
+    from .detectors import create_detector
+    from .extractor import create
+    from .image import ImageError, read_image, to_gray
+    from .match_options import check_integer
+
+    check_integer("--views", args.views, 1)
+    check_integer("--most", args.most, 1)
+    paths = [path for source in args.images for path in _image_paths(source)]
+    step = max(1, len(paths) / args.most)  # spread over all folders
+
+    def photos() -> Iterator[NDArray[np.uint8]]:
+        for i in tqdm(range(min(len(paths), args.most)), unit="photo"):
+            path = paths[int(i * step)]
+            try:
+                yield to_gray(read_image(path))
+            except ImageError as error:
+                print(f"skipped {error}", file=sys.stderr)
+
+    extractors = {"bindesc": create(model=args.model), "ORB": create_detector("orb", 1000)}
+    distances = measure_distances(photos(), extractors, views=args.views, seed=args.seed)
+    print(report(distances["bindesc"], distances["ORB"]))
+    return 0
+
+
+def _read(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    from tqdm import tqdm
+
+    from .extractor import create
+
+    def make() -> Any:
+        return create(args.detector, args.model, args.n_kpts, args.device)
+
+    return iter(tqdm(read_codes(sources, make), unit="image"))
+
+
+def _image_paths(source: Path) -> list[Path]:
+    from .folder import find_images
+
+    return [source / name for name in find_images(source)] if source.is_dir() else [source]
+
+
+def read_codes(
+    sources: Sequence[Path], make_extractor: Callable[[], Any]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The codes of each image, described here or by ``bindesc extract``.
+
+    Args:
+        sources: image files, NPZ or H5 of features, or folders of images or NPZ.
+        make_extractor: makes what describes images; called if there is one.
+
+    Yields:
+        Name and ``(N, B)`` uint8 of each image. An image in a folder that cannot be read is told
+        on stderr and left out.
+
+    Raises:
+        ValueError: a source holds neither images nor features, or is damaged.
+    """
+    from .export import load_hloc_codes
+    from .folder import H5_SUFFIXES
+    from .image import ImageError, read_image
+
+    extractor = None
+    for source in sources:
+        if source.suffix.lower() in H5_SUFFIXES:
+            yield from load_hloc_codes(source)
+            continue
+        shards = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
+        if shards and shards[0].suffix == ".npz":
+            yield from ((str(shard), _read_npz(shard)) for shard in shards)
+            continue
+        for path in _image_paths(source):
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                if path == source:
+                    raise
+                print(f"skipped {error}", file=sys.stderr)
+                continue
+            extractor = extractor or make_extractor()
+            yield str(path), extractor.extract(image).descriptors
+
+
+def _read_npz(path: Path) -> NDArray[np.uint8]:
+    from zipfile import BadZipFile
+
+    from .export import load_features_npz
+
+    try:
+        return load_features_npz(path).descriptors
+    except (BadZipFile, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: not features as 'bindesc extract' writes them") from None
