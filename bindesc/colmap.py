@@ -123,8 +123,8 @@ def incremental_mapping(
         progress: called for each image that is registered.
 
     Returns:
-        The ``pycolmap.Reconstruction`` objects: most images first, then most points. None at all
-        if no pair of images can start a model.
+        The ``pycolmap.Reconstruction`` objects: most images first, then most points; without those
+        whose images are all in an earlier one. None at all if no two images start a model.
     """
     pycolmap = import_pycolmap()
     options = pycolmap.IncrementalPipelineOptions()
@@ -151,7 +151,12 @@ def incremental_mapping(
             initial_image_pair_callback=first_two,
             next_image_callback=progress,
         )
-    return sorted(found.values(), key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
+    models: list[Any] = []
+    for model in sorted(found.values(), key=lambda m: (-m.num_reg_images(), -m.num_points3D())):
+        images = set(registered_names(model))
+        if not any(images <= set(registered_names(larger)) for larger in models):
+            models.append(model)
+    return models
 
 
 def registered_names(model: Any) -> list[str]:
