@@ -1,9 +1,9 @@
 """3D reconstruction of South Building (128 photos, 1024 pixels) from one set of ORB keypoints.
 
 Every row describes the same 2000 ORB keypoints an image, matches the same pairs of images (each
-with the next 10 by name) by mutual nearest neighbours that pass the same ratio test, and goes
-through the same verification and COLMAP's incremental mapping with the same seed. ``COLMAP SIFT``
-is COLMAP's own pipeline with its defaults: its keypoints (2000 an image), matcher and verification.
+with the next 10 by name) by mutual nearest neighbours, and goes through the same verification and
+COLMAP's incremental mapping with the same seed. ``COLMAP SIFT`` is COLMAP's own pipeline with its
+defaults: its keypoints (2000 an image), matcher and verification.
 
 The mapping uses one thread, so that the same machine gives the same model again. Stage times are
 CPU seconds of the process, because they hold on a busy machine too. ``--matching`` times

@@ -54,7 +54,7 @@ class Rules:
     Attributes:
         norm: how descriptors are compared.
         ratio: keep a mutual nearest neighbour if it is nearer than ``ratio`` times the second
-            nearest; above 0, at most 1, or None.
+            nearest; above 0, at most 1, or None for no such test.
         threshold: largest Sampson distance of an inlier, pixels of the images as they were
             described.
         long_side: the longer side that images were shrunk to before, pixels, or None.
@@ -65,7 +65,7 @@ class Rules:
     """
 
     norm: Norm = "hamming"
-    ratio: float | None = 0.9
+    ratio: float | None = None
     threshold: float = 3.0
     long_side: int | None = None
     seed: int = 0

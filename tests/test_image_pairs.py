@@ -28,7 +28,7 @@ def test_rules_are_read(text: str, choice: PairChoice, shown: str) -> None:
     "text", ["", "all", "exhaustive:3", "similar:0", "similar:x", "sequential:"]
 )
 def test_other_rules_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="pairs: .* is none of exhaustive, sequential"):
+    with pytest.raises(ValueError, match=r"pairs: .* is none of exhaustive, sequential"):
         PairChoice.parse(text)
 
 
