@@ -166,8 +166,9 @@ def verify(
 ) -> list[Geometry]:
     """The fundamental matrix of each pair of images; no model where chance explains the inliers.
 
-    OpenCV's USAC, because on 55 pairs of photos of a castle it kept as many matches as COLMAP's
-    own verification (within 5 % for most), in a twelfth of the time.
+    By OpenCV's USAC rather than COLMAP's own verification: on the 55 pairs of a training scene
+    (sceaux, ORB) it took 1 s against 11 s, for a model of the same 10 photos and 1198 points
+    against 1234.
     """
 
     def one(pair: tuple[Features, Features], matches: Matches) -> Geometry:

@@ -97,8 +97,9 @@ def save_database(
                 database.write_matches(*images_of_pair, pairs)
                 geometry = _two_view_geometry(pycolmap, pairs, pair.geometry)
                 database.write_two_view_geometry(*images_of_pair, geometry)
+        # SQLite would take the log of a killed run for one of the new file.
         for leftover in ("-wal", "-shm", "-journal"):
-            temporary.with_name(temporary.name + leftover).unlink(missing_ok=True)
+            path.with_name(path.name + leftover).unlink(missing_ok=True)
 
 
 def incremental_mapping(

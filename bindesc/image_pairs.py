@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,8 +15,8 @@ from .packing import pack_bits, unpack_bits
 
 Codes = NDArray[np.uint8]
 
-WORDS = 1024
-_SAMPLE = 64 * WORDS  # codes that the words are learned from
+WORDS = 4096
+_CODES_A_WORD = 16  # that a word is learned from
 _ROUNDS = 5
 _COUNTS = {"sequential": 10, "similar": 20}  # defaults
 
@@ -78,9 +79,12 @@ def similar_pairs(
 ) -> list[tuple[int, int]]:
     """Each image with the ``count`` images that share most visual words with it.
 
-    Bags of binary words (Galvez-Lopez and Tardos, T-RO 2012, without the tree): 1024 words learned
+    Bags of binary words (Galvez-Lopez and Tardos, T-RO 2012, without the tree): 4096 words learned
     from these images by k-majority (Grana et al. 2013); counts of words weighted by their rarity
     (tf-idf) and compared by cosine. The same images give the same pairs.
+
+    With 1000 ORB features of each of 433 photos of 15 places, 94 % of the 5 nearest photos were of
+    the same place; 90 % with 1024 words, 79 % with the mean of an image's codes in their stead.
 
     Args:
         names: of the images.
@@ -107,20 +111,21 @@ def similar_pairs(
 
 def _learn_words(names: Sequence[str], codes: Callable[[str], Codes]) -> Codes:
     """Up to ``WORDS`` codes that stand for the codes of all images: k-means with majority votes."""
-    share = max(1, _SAMPLE // len(names))
+    share = max(1, WORDS * _CODES_A_WORD // len(names))
     random = np.random.default_rng(0)
     parts = []
     for name in names:
         of_image = codes(name)
         parts.append(of_image[random.permutation(len(of_image))[:share]])
     sample = np.concatenate(parts)
-    words = sample[random.permutation(len(sample))[:WORDS]]
-    bits = unpack_bits(sample).astype(np.float32)
+    count = min(WORDS, math.ceil(len(sample) / _CODES_A_WORD))
+    words = sample[random.permutation(len(sample))[:count]]
+    bits = unpack_bits(sample)
     for _ in range(_ROUNDS if len(words) else 0):
         word = nearest(sample, words, 1).index[:, 0]
         order = np.argsort(word, kind="stable")
         used, starts = np.unique(word[order], return_index=True)
         members = np.diff(np.append(starts, len(word)))
-        ones = np.add.reduceat(bits[order], starts)
+        ones = np.add.reduceat(bits[order], starts, dtype=np.int32)
         words[used] = pack_bits(2 * ones >= members[:, None])
     return words

@@ -109,10 +109,12 @@ def describe(
         What happened to the images.
 
     Raises:
-        FolderError: no images, or an output of other settings.
+        FolderError: no images, or an output of other settings or inside the folder.
         OSError: the output cannot be written.
     """
     find_images(folder)  # a folder without images is refused before anything is written
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise FolderError(f"{output}: lies inside {folder}, whose images it would become")
     open_store(output, settings.flat(), shard)
     return extract_folder(
         folder,

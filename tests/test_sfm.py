@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from pictures import textured
-from scene import centres, save_views
+from scene import FOCAL, HEIGHT, WIDTH, centres, save_views
 
 from bindesc.cli import main
 
@@ -212,6 +212,23 @@ def test_other_photos_are_refused_once_mapped(
     (output / "sparse").rename(tmp_path / "old")
     assert sfm(more, output) == 0
     assert f"{VIEWS} of 8 images" in capfd.readouterr().out
+
+
+def test_output_among_the_photos_is_refused(
+    photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sfm(photos, photos / "out") == 2
+    assert "lies inside" in capfd.readouterr().err
+    assert not (photos / "out").exists()
+
+
+def test_shrunken_images_give_a_model_in_original_pixels(tmp_path: Path, photos: Path) -> None:
+    assert sfm(photos, tmp_path / "out", "--resize", "360") == 0
+    model = pycolmap.Reconstruction(tmp_path / "out" / "sparse" / "0")
+    assert model.num_reg_images() == VIEWS
+    (camera,) = model.cameras.values()
+    assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+    assert camera.mean_focal_length() == pytest.approx(FOCAL, rel=0.1)
 
 
 def test_foreign_output_is_refused(
