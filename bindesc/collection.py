@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,10 +22,13 @@ from . import geometry
 from .export import load_features_npz
 from .files import atomic_path
 from .folder import WHOLE, Shard, feature_path
-from .geometry import Geometry, enough_inliers
+from .geometry import Geometry
 from .matching import match_pairs
 from .pair import Filters, Norm, match_pair
 from .types import Features, Matches
+
+# A match is distinct if it passes this ratio test; only distinct ones tell related images.
+DISTINCT_RATIO = 0.9
 
 Item = TypeVar("Item")
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], object]]]
@@ -164,25 +167,36 @@ def match_features(pairs: Sequence[tuple[Features, Features]], rules: Rules) -> 
 def verify(
     pairs: Sequence[tuple[Features, Features]], found: Sequence[Matches], rules: Rules
 ) -> list[Geometry]:
-    """The fundamental matrix of each pair of images; no model where chance explains the inliers.
+    """The fundamental matrix of each pair of images; no model where they seem unrelated.
+
+    All matches help to find the matrix and may be its inliers, but whether the images are related
+    is told from the distinct ones: at least 15 + 10 % of them must be inliers. Measured with ORB:
+    of 150 pairs of unrelated photos none passes (most inliers of one: 53 of 240 matches, 21 of
+    them distinct); of 130 pairs of next photos of a training scene 57 %, and 39 % if 15 + 15 % of
+    all matches were asked for, which lets 1 % of the unrelated pairs through.
 
     By OpenCV's USAC rather than COLMAP's own verification: on the 55 pairs of a training scene
     (sceaux, ORB) it took 1 s against 11 s, for a model of the same 10 photos and 1198 points
     against 1234.
     """
+    if rules.ratio is None or rules.ratio > DISTINCT_RATIO:
+        best = match_features(pairs, replace(rules, ratio=DISTINCT_RATIO))
+    else:
+        best = list(found)
 
-    def one(pair: tuple[Features, Features], matches: Matches) -> Geometry:
+    def one(pair: tuple[Features, Features], matches: Matches, best: Matches) -> Geometry:
         first, second = pair
         xy0, xy1 = first.xy[matches.pairs[:, 0]], second.xy[matches.pairs[:, 1]]
         shrunk = max(shrinkage(features, rules.long_side) for features in pair)
         result = geometry.estimate(xy0, xy1, "F", rules.threshold * shrunk, rules.seed)
-        if enough_inliers("F", int(result.inliers.sum()), len(matches)):
+        distinct = np.isin(matches.pairs[:, 0], best.pairs[:, 0])
+        if (result.inliers & distinct).sum() >= 15 + 0.1 * distinct.sum():
             return result
         return Geometry(None, np.zeros(len(matches), np.bool_))
 
     # Every pair starts from the same seed, so that the number of threads changes nothing.
     with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
-        return list(pool.map(one, pairs, found))
+        return list(pool.map(one, pairs, found, best))
 
 
 def shrinkage(features: Features, long_side: int | None) -> float:
