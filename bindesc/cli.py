@@ -186,7 +186,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
         type=_at_least_1,
         default=1000,
         metavar="N",
-        help="most keypoints an image (default: 1000)",
+        help="most keypoints an image (default: %(default)s)",
     )
     group.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
 
