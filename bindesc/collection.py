@@ -171,9 +171,9 @@ def verify(
 
     All matches help to find the matrix and may be its inliers, but whether the images are related
     is told from the distinct ones: at least 15 + 10 % of them must be inliers. Measured with ORB:
-    of 150 pairs of unrelated photos none passes (most inliers of one: 53 of 240 matches, 21 of
-    them distinct); of 130 pairs of next photos of a training scene 57 %, and 39 % if 15 + 15 % of
-    all matches were asked for, which lets 1 % of the unrelated pairs through.
+    of 150 pairs of unrelated photos none passes (at most 53 inliers, at most 21 of them distinct);
+    of 130 pairs of next photos of a training scene 57 % do, against 39 % if 15 + 15 % of all
+    matches were asked for, which still lets 1 % of the unrelated pairs through.
 
     By OpenCV's USAC rather than COLMAP's own verification: on the 55 pairs of a training scene
     (sceaux, ORB) it took 1 s against 11 s, for a model of the same 10 photos and 1198 points

@@ -18,8 +18,8 @@ without --shard, which does whatever is left, and maps."""
 EXIT_OK, EXIT_TOO_FEW = 0, 3
 
 # Lowe's (IJCV 2004). Binary codes lose more good matches by such a test than verification gains:
-# on a training scene (lund, ORB, five next photos) models of 21 + 16 photos without it and of 6
-# with 0.9.
+# on a training scene (lund, ORB, five next photos) the largest model had 21 photos without it and
+# 6 at 0.9.
 _SIFT_RATIO = 0.8
 
 
