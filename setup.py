@@ -42,11 +42,13 @@ setup(
         "opencv-headless": ["opencv-python-headless>=4.8"],
         "viz": ["scikit-image>=0.20", "matplotlib>=3.7"],
         "h5": ["h5py>=3.8"],
+        "sfm": ["matplotlib>=3.7", "pycolmap>=4.0"],
         "dev": [
             "h5py>=3.8",
             "hypothesis>=6.100",
             "matplotlib>=3.7",
             "mypy>=1.11",
+            "pycolmap>=4.0",
             "pytest>=8",
             "ruff>=0.6",
             "scikit-image>=0.20",

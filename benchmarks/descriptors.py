@@ -30,9 +30,9 @@ ORB_SIZE = 31  # KeyPoint.size of an ORB keypoint on the full-size image, pixels
 BRISK_SIZE = 12  # what BRISK itself reports where its pattern is about as wide
 
 
-def detect(gray: NDArray[np.uint8]) -> tuple[cv2.KeyPoint, ...]:
-    """The ORB keypoints of an image, at most ``KEYPOINTS``, each with its index in ``class_id``."""
-    keypoints = create_detector("orb", KEYPOINTS).detect(gray, None)
+def detect(gray: NDArray[np.uint8], count: int = KEYPOINTS) -> tuple[cv2.KeyPoint, ...]:
+    """The ORB keypoints of an image, at most ``count``, each with its index in ``class_id``."""
+    keypoints = create_detector("orb", count).detect(gray, None)
     for index, keypoint in enumerate(keypoints):
         keypoint.class_id = index
     return tuple(keypoints)

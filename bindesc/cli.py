@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, slam_cli
+from . import __version__, sfm_cli, slam_cli
 from .training import cli as training_cli
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_match(commands)
     _add_extract(commands)
+    sfm_cli.register(commands, _add_feature_options, _add_resize, _DESCRIPTORS)
     _add_demo(commands)
     _add_info(commands)
     training_cli.register(commands)
@@ -186,7 +187,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
         type=_at_least_1,
         default=1000,
         metavar="N",
-        help="most keypoints an image (default: 1000)",
+        help="most keypoints an image (default: %(default)s)",
     )
     group.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
 

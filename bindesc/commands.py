@@ -31,7 +31,7 @@ def run_match(args: Namespace) -> int:
         if path is not None and str(path) != "-":
             check_writable(path)
     image0, image1 = read_image(args.image0), read_image(args.image1)
-    extractor = _extractor(args, args.descriptor)
+    extractor = make_extractor(args, args.descriptor)
     pair = match_pair(
         extract_resized(extractor, image0, args.resize),
         extract_resized(extractor, image1, args.resize),
@@ -74,18 +74,11 @@ def run_match(args: Namespace) -> int:
 
 def run_extract(args: Namespace) -> int:
     """``bindesc extract``."""
-    manifest, _ = weights.read_model(args.model)
     report = extract_folder(
         args.folder,
         args.out,
-        lambda: _extractor(args, "bindesc"),
-        {
-            "model": manifest.name,
-            "sha256": manifest.sha256,
-            "detector": args.detector,
-            "n-kpts": args.n_kpts,
-            "resize": args.resize,
-        },
+        lambda: make_extractor(args, "bindesc"),
+        feature_settings(args, "bindesc"),
         args.resize,
         _progress,
     )
@@ -105,8 +98,8 @@ def run_extract(args: Namespace) -> int:
 def run_demo(args: Namespace) -> int:
     """``bindesc demo``."""
     extractors = {
-        f"bindesc {Path(args.model).stem}": lambda: _extractor(args, "bindesc"),
-        "orb": lambda: _extractor(args, "orb"),
+        f"bindesc {Path(args.model).stem}": lambda: make_extractor(args, "bindesc"),
+        "orb": lambda: make_extractor(args, "orb"),
     }
     results = demo.run_demo(args.out, extractors)
     width = max(len(result.name) for result in results)
@@ -135,7 +128,17 @@ def run_info(args: Namespace) -> int:
     return EXIT_OK
 
 
-def _extractor(args: Namespace, descriptor: str) -> Extractor:
+def feature_settings(args: Namespace, descriptor: str) -> dict[str, str | int | None]:
+    """What decides the features of an image, to be stored beside them."""
+    settings = {"detector": args.detector, "n-kpts": args.n_kpts, "resize": args.resize}
+    if descriptor != "bindesc":
+        return {"descriptor": descriptor, **settings}
+    manifest, _ = weights.read_model(args.model)
+    return {"model": manifest.name, "sha256": manifest.sha256, **settings}
+
+
+def make_extractor(args: Namespace, descriptor: str) -> Extractor:
+    """What the options of a command ask for: a bindesc model or one of OpenCV's descriptors."""
     if descriptor != "bindesc":
         return OpenCVFeatures(descriptor, args.detector, args.n_kpts)
     try:

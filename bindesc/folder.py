@@ -2,7 +2,8 @@
 
 Each finished image is a file of its own, written atomically. For an H5 these files stand in
 ``NAME.h5.part/`` until all are there; then the H5 is written in one go and the folder removed. An
-H5 with a hole in it never exists.
+H5 with a hole in it never exists. A folder of finished images can be filled by several processes at
+once, each with a share of the images.
 """
 
 from __future__ import annotations
@@ -32,6 +33,38 @@ Settings = Mapping[str, str | int | None]
 
 class FolderError(ValueError):
     """A folder or output that cannot be used; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal shares of a job, done by processes that need not know each other.
+
+    Attributes:
+        number: which share, 1 to ``count``.
+        count: how many there are.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @staticmethod
+    def parse(text: str) -> Shard:
+        """Read ``I/N``.
+
+        Raises:
+            ValueError: it is not two integers with 1 <= I <= N.
+        """
+        number, slash, count = text.partition("/")
+        if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+            return Shard(int(number), int(count))
+        raise ValueError(f"shard: {text!r} is not I/N with 1 <= I <= N, such as 2/4")
+
+    def of(self, items: Sequence[str]) -> Sequence[str]:
+        """The items of this share: every ``count``-th."""
+        return items[self.number - 1 :: self.count]
+
+
+WHOLE = Shard()
 
 
 @dataclass
@@ -76,6 +109,7 @@ def extract_folder(
     settings: Settings,
     long_side: int | None = None,
     progress: Callable[[Sequence[str]], Iterator[str]] = iter,
+    shard: Shard = WHOLE,
 ) -> Report:
     """Describe every image below a folder that ``output`` does not have yet.
 
@@ -88,6 +122,7 @@ def extract_folder(
             settings is refused.
         long_side: shrink images to this longer side first, pixels.
         progress: wraps the list of names to do, to show a progress bar.
+        shard: the share of the images to do; only a folder can be filled in shares.
 
     Returns:
         Counts, and the images that could not be read.
@@ -97,14 +132,14 @@ def extract_folder(
         ModuleNotFoundError: an H5 without h5py.
         OSError: the output cannot be written.
     """
-    names = find_images(folder)
+    names = shard.of(find_images(folder))
     to_h5 = output.suffix.lower() in H5_SUFFIXES
     done = _h5_names(output, settings) if to_h5 else set()
     store = output.with_name(output.name + ".part") if to_h5 else output
     wanted = [name for name in names if name not in done]
     report = Report(kept=len(names) - len(wanted))
     if wanted:
-        _open_store(store, settings)
+        open_store(store, settings, shard)
         _fill_store(store, folder, wanted, make_extractor, long_side, progress, report)
         if to_h5:
             _pack(store, output, wanted, settings, append=bool(done))
@@ -120,7 +155,7 @@ def _fill_store(
     progress: Callable[[Sequence[str]], Iterator[str]],
     report: Report,
 ) -> None:
-    missing = [name for name in names if not _shard(store, name).exists()]
+    missing = [name for name in names if not feature_path(store, name).exists()]
     report.kept += len(names) - len(missing)
     if not missing:
         return
@@ -132,9 +167,9 @@ def _fill_store(
             report.unreadable.append(str(error))
             continue
         features = extract_resized(extractor, image, long_side)
-        shard = _shard(store, name)
-        shard.parent.mkdir(parents=True, exist_ok=True)
-        save_features_npz(shard, features)
+        path = feature_path(store, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_features_npz(path, features)
         report.extracted += 1
         report.keypoints += len(features)
 
@@ -142,30 +177,40 @@ def _fill_store(
 def _pack(
     store: Path, output: Path, names: Sequence[str], settings: Settings, append: bool
 ) -> None:
-    def shards() -> Iterator[tuple[str, Features]]:
+    def finished() -> Iterator[tuple[str, Features]]:
         for name in names:
-            if _shard(store, name).exists():
-                yield name, load_features_npz(_shard(store, name))
+            if feature_path(store, name).exists():
+                yield name, load_features_npz(feature_path(store, name))
 
-    if any(_shard(store, name).exists() for name in names):
+    if any(feature_path(store, name).exists() for name in names):
         attributes = {_SETTINGS_ATTRIBUTE: json.dumps(settings)}
         keep = output if append else None
-        save_hloc_features(output, shards(), attributes=attributes, keep=keep)
+        save_hloc_features(output, finished(), attributes=attributes, keep=keep)
     shutil.rmtree(store)
 
 
-def _shard(store: Path, name: str) -> Path:
+def feature_path(store: Path, name: str) -> Path:
+    """Where a folder of finished images keeps the features of one."""
     return store / (name + ".npz")
 
 
-def _open_store(store: Path, settings: Settings) -> None:
-    """Make the folder of finished images, or check that it belongs to the same settings."""
+def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
+    """Make a folder of results, or check that it belongs to the same settings.
+
+    Temporary files that a killed run left are removed, unless other shards may be at work.
+
+    Raises:
+        FolderError: it has other settings, or holds something else.
+    """
     path = store / _SETTINGS_FILE
+    # Listed before the settings are looked for: another shard may be making the same folder.
+    others = [p for p in store.glob("*") if not p.name.startswith(f".{path.stem}.")]
     if path.is_file():
         _check_settings(store, path.read_text("utf-8"), settings)
-        remove_stale(store)
+        if shard == WHOLE:
+            remove_stale(store)
         return
-    if store.is_dir() and any(store.iterdir()):
+    if others:
         raise FolderError(f"{store}: is not empty and was not made by this command")
     store.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:

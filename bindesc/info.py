@@ -12,7 +12,7 @@ import cv2
 from . import __version__, _cpu, cuda, weights
 from .opencv_descriptors import OPENCV_DESCRIPTORS, OpenCVFeatures
 
-_PACKAGES = ("numpy", "scipy", "torch", "safetensors", "h5py", "scikit-image")
+_PACKAGES = ("numpy", "scipy", "torch", "safetensors", "h5py", "pycolmap", "scikit-image")
 
 
 def collect() -> dict[str, Any]:

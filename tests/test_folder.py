@@ -14,7 +14,7 @@ import pytest
 from pictures import textured
 
 from bindesc.export import load_features_npz
-from bindesc.folder import FolderError, Report, extract_folder, find_images
+from bindesc.folder import FolderError, Report, Shard, extract_folder, find_images
 from bindesc.opencv_descriptors import OpenCVFeatures
 
 h5py = pytest.importorskip("h5py")
@@ -222,3 +222,32 @@ def test_long_side_is_used(photos: Path, tmp_path: Path) -> None:
     full, small = (load_features_npz(tmp_path / n / "a.jpg.npz") for n in ("full", "small"))
     assert full.image_size == small.image_size == (320, 240)
     assert small.size.min() == pytest.approx(2 * full.size.min())
+
+
+def test_shards_share_the_images_and_give_the_same_files(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "whole")
+    for number in (1, 2, 3):
+        shard = Shard(number, 3)
+        extract_folder(photos, tmp_path / "out", Counter(), SETTINGS, shard=shard)
+    expected = {p.name: p.read_bytes() for p in (tmp_path / "whole").rglob("*.*") if p.is_file()}
+    assert {
+        p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*.*") if p.is_file()
+    } == expected
+
+
+def test_a_shard_leaves_the_temporary_files_of_others(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    extract_folder(photos, output, Counter(), SETTINGS, shard=Shard(1, 2))
+    temporary = output / ".z.jpeg.99.tmp.npz"
+    temporary.touch()
+    extract_folder(photos, output, Counter(), SETTINGS, shard=Shard(2, 2))
+    assert temporary.exists()
+    run(photos, output)
+    assert not temporary.exists()
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "-1/2", "1/2/3"])
+def test_other_shards_are_refused(text: str) -> None:
+    assert Shard.parse("2/3") == Shard(2, 3)
+    with pytest.raises(ValueError, match="is not I/N"):
+        Shard.parse(text)
