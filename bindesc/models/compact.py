@@ -19,8 +19,8 @@ class CompactConfig:
             ``SCALE_FACTORS`` entry gives.
     """
 
-    channels: tuple[int, ...] = (32, 32, 64, 64, 128)
-    strides: tuple[int, ...] = (2, 1, 2, 1, 2)
+    channels: tuple[int, ...] = (32, 48, 64, 96)
+    strides: tuple[int, ...] = (2, 2, 1, 2)
     bits: int = 256
     support: float = 1.0
 
