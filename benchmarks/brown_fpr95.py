@@ -196,7 +196,7 @@ def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:
     if "untrained" in options.rows:
         try:
             training = open_brown(options.train or data_folder() / "brown" / "notredame")
-            yield untrained_row(training.read_patches(), options.support)
+            yield untrained_row(training.read_patches(), options.untrained_support)
         except (DataMissingError, FileNotFoundError) as error:
             print(f"skipped untrained: no training patches ({error})", file=sys.stderr)
     yield from shown
@@ -242,6 +242,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--support", type=float, default=1.0,
         help="patch side over the keypoint's size, but for models (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--untrained-support", type=float, default=1.25,
+        help="the same for the untrained network: as the shipped models have it (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--train", type=Path, metavar="FOLDER",
