@@ -1,0 +1,92 @@
+"""Correct matches under rotation in the image plane: photos that scikit-image ships, turned.
+
+Each photo lies on a black canvas that holds it at any angle; the second view is turned, moved by half
+a pixel, so that it is interpolated at 0 degrees too, and has noise of its own (deviation 4 grey
+levels). The rate is correct matches over the
+upper bound of the keypoints, see :mod:`benchmarks.image_matching`. Run
+``python -m benchmarks.rotation --save``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import skimage.data
+from numpy.typing import NDArray
+
+from bindesc.extractor import DEFAULT_MODEL
+from bindesc.image import to_gray
+
+from .common import write_results
+from .datasets import Scene, View
+from .descriptors import PEERS, bindesc_descriptor
+from .matching_scores import BOUND, score_scene
+from .render_tables import markdown
+
+PHOTOS = ("astronaut", "camera", "chelsea", "coffee")
+ANGLES = tuple(range(0, 360, 15))
+SHOWN = (0, 15, 30, 45, 90, 135, 180, 270)
+NOISE = 4.0
+
+
+def turned_scenes() -> Iterator[Scene]:
+    """Each photo against itself at every angle."""
+    rng = np.random.default_rng(0)
+    for name in PHOTOS:
+        photo = getattr(skimage.data, name)()
+        gray = to_gray(np.ascontiguousarray(photo[..., ::-1]) if photo.ndim == 3 else photo)
+        height, width = gray.shape
+        side = int(np.ceil(np.hypot(height, width))) + 2
+        to_canvas = np.array([[1, 0, (side - width) // 2], [0, 1, (side - height) // 2]], float)
+        reference = cv2.warpAffine(gray, to_canvas, (side, side))
+        views = []
+        for angle in ANGLES:
+            turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), angle, 1.0)
+            turn[:, 2] += 0.5
+            view = _noisy(rng, cv2.warpAffine(reference, turn, (side, side)))
+            views.append(View(f"{name} {angle}", view, np.vstack([turn, [0, 0, 1]])))
+        yield Scene(name, reference, tuple(views))
+
+
+def _noisy(rng: np.random.Generator, image: NDArray) -> NDArray[np.uint8]:
+    noisy = image.astype(np.float64) + rng.normal(0, NOISE, image.shape)
+    return np.where(image > 0, np.clip(noisy, 0, 255), 0).astype(np.uint8)
+
+
+def main() -> None:
+    """Print the table, and save it if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rotation", description=__doc__)
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/rotation.json"
+    )
+    options = parser.parse_args()
+    descriptors = [PEERS["orb"](), bindesc_descriptor(DEFAULT_MODEL)]
+    correct: dict[str, NDArray] = {}
+    for scene in turned_scenes():
+        for label, pairs in score_scene(scene, descriptors, bound=True).items():
+            counts = np.array([pair.correct for pair in pairs])
+            correct[label] = correct.get(label, 0) + counts
+    bound = correct.pop(BOUND)
+    rates = {label: counts / bound for label, counts in correct.items()}
+    shown = [ANGLES.index(angle) for angle in SHOWN]
+    table: dict[str, list] = {
+        "header": ["rate at degrees", *map(str, SHOWN), "least / upright"],
+        "rows": [
+            [label, *(f"{rate[i]:.2f}" for i in shown), f"{rate.min() / rate[0]:.2f}"]
+            for label, rate in rates.items()
+        ],
+    }
+    print(markdown(table["header"], table["rows"]))
+    if options.save:
+        rows = [{"row": label, "rate": rate.tolist()} for label, rate in rates.items()]
+        settings = {"angles": ANGLES, "noise": NOISE, "photos": PHOTOS}
+        write_results(
+            "rotation", rows, libraries=("opencv-python",), settings=settings, table=table
+        )
+
+
+if __name__ == "__main__":
+    main()
