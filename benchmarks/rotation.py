@@ -1,10 +1,9 @@
 """Correct matches under rotation in the image plane: photos that scikit-image ships, turned.
 
-Each photo lies on a black canvas that holds it at any angle; the second view is turned, moved by half
-a pixel, so that it is interpolated at 0 degrees too, and has noise of its own (deviation 4 grey
-levels). The rate is correct matches over the
-upper bound of the keypoints, see :mod:`benchmarks.image_matching`. Run
-``python -m benchmarks.rotation --save``.
+Each photo lies on a black canvas that holds it at any angle. The second view is turned, moved by
+half a pixel, so that 0 degrees are interpolated too, and has noise of its own (deviation 4 grey
+levels). The rate is correct matches over the upper bound of the keypoints, see
+:mod:`benchmarks.image_matching`. Run ``python -m benchmarks.rotation --save``.
 """
 
 from __future__ import annotations

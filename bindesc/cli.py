@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     sfm_cli.register(commands, _add_feature_options, _add_resize, _DESCRIPTORS)
     _add_demo(commands)
     _add_info(commands)
+    _add_export(commands)
     training_cli.register(commands)
     slam_cli.register(commands, _add_feature_options)
     return parser
@@ -169,6 +170,13 @@ def _add_info(commands: Any) -> None:
     parser = commands.add_parser("info", help="versions, models and backends")
     parser.set_defaults(run=_command("run_info"))
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser("export", help="a model for other runtimes")
+    parser.set_defaults(run=_command("run_export"))
+    parser.add_argument("model", metavar="NAME|PATH", help="a shipped model or a .safetensors file")
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
 
 
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:

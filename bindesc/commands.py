@@ -118,6 +118,15 @@ def run_demo(args: Namespace) -> int:
     return EXIT_OK
 
 
+def run_export(args: Namespace) -> int:
+    """``bindesc export``."""
+    from .onnx_export import export_onnx
+
+    export_onnx(args.model, args.onnx)
+    print(f"wrote {args.onnx}")
+    return EXIT_OK
+
+
 def run_info(args: Namespace) -> int:
     """``bindesc info``."""
     facts = info.collect()

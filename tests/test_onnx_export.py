@@ -1,0 +1,34 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bindesc.cli import main
+from bindesc.onnx_export import export_onnx
+from bindesc.weights import WeightsError, golden_patches, load_model
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_opencv_computes_the_same_activations(tmp_path, count):
+    path = tmp_path / "compact.onnx"
+    export_onnx("compact", path)
+    patches = golden_patches()[:count, None].astype(np.float32)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(patches)
+    with torch.no_grad():
+        expected = load_model("compact")[0](torch.from_numpy(patches)).numpy()
+    assert np.abs(network.forward() - expected).max() < 1e-3
+
+
+def test_the_command_writes_the_file(tmp_path, capsys):
+    path = tmp_path / "out.onnx"
+    assert main(["export", "compact", "--onnx", str(path)]) == 0
+    assert path.stat().st_size > 1e6
+    assert f"wrote {path}" in capsys.readouterr().out
+
+
+def test_an_unknown_model_leaves_no_file(tmp_path):
+    with pytest.raises(WeightsError, match="neither a shipped model"):
+        export_onnx("huge", tmp_path / "out.onnx")
+    assert main(["export", "huge", "--onnx", str(tmp_path / "out.onnx")]) == 2
+    assert list(tmp_path.iterdir()) == []
