@@ -1,9 +1,9 @@
-"""Write the benchmarks' tables into README.md.
+"""Write the benchmarks' tables into README.md and benchmarks/README.md.
 
 ``python -m benchmarks.render_tables`` replaces what stands between ``<!-- table:NAME -->`` and
 ``<!-- /table -->`` by the table in ``benchmarks/results/NAME.json``, an entry
 ``"table": {"header": [...], "rows": [[...], ...]}`` of text. With ``--check`` it writes nothing and
-exits with 1 if README.md differs from what it would write.
+exits with 1 if a file differs from what it would write.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bindesc.files import atomic_path
 
 from .common import RESULTS
 
-README = RESULTS.parent.parent / "README.md"
+PAGES = [RESULTS.parent.parent / "README.md", RESULTS.parent / "README.md"]
 
 _BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -75,23 +75,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.render_tables",
-        description="Write the tables of benchmarks/results into README.md.",
+        description="Write the tables of benchmarks/results into both README.md.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it is stale")
     options = parser.parse_args(arguments)
+    stale = False
     try:
-        before = README.read_text()
-        after = render(before, RESULTS)
+        for page in PAGES:
+            before = page.read_text()
+            after = render(before, RESULTS)
+            if after == before:
+                continue
+            stale = True
+            if options.check:
+                print(f"{page}: the tables differ from benchmarks/results", file=sys.stderr)
+                continue
+            with atomic_path(page) as temporary:
+                temporary.write_text(after)
     except (OSError, ValueError) as error:
         print(f"render_tables: {error}", file=sys.stderr)
         return 2
-    if options.check:
-        if after != before:
-            print("README.md: the tables differ from benchmarks/results", file=sys.stderr)
-        return int(after != before)
-    with atomic_path(README) as temporary:
-        temporary.write_text(after)
-    return 0
+    return int(stale and options.check)
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def test_tables_are_rendered_between_their_markers(tmp_path: Path) -> None:
 
 def test_render_command_checks_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
-    monkeypatch.setattr(render_tables, "README", readme)
+    monkeypatch.setattr(render_tables, "PAGES", [readme])
     monkeypatch.setattr(render_tables, "RESULTS", tmp_path)
     assert render_tables.main([]) == 2
     readme.write_text("<!-- table:one -->\n<!-- /table -->\n")
