@@ -42,6 +42,7 @@ setup(
         "opencv-headless": ["opencv-python-headless>=4.8"],
         "viz": ["scikit-image>=0.20", "matplotlib>=3.7"],
         "h5": ["h5py>=3.8"],
+        "faiss": ["faiss-cpu>=1.7.4"],
         "dev": [
             "h5py>=3.8",
             "hypothesis>=6.100",
