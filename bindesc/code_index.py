@@ -9,6 +9,7 @@ import mmap
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def create_index(path: str | os.PathLike[str], header: IndexHeader) -> None:
     if Path(path).exists():
         raise FileExistsError(f"{path}: exists already")
     with atomic_path(path) as temporary:
-        file = _File(temporary, "x+b")
+        file = _File(temporary, "w+b")
         try:
             file.append(pack_header(header))
         finally:
@@ -96,6 +97,8 @@ class CodeIndex:
         self._file = _open_locked(self.path) if write else _File(self.path, "rb")
         try:
             self._load(expect)
+            if write:
+                _remove_stale(self.path)
         except BaseException:
             self.close()
             raise
@@ -191,7 +194,7 @@ class CodeIndex:
         self._check_writable()
         nothing = np.zeros(0, np.int64)
         with atomic_path(self.path) as temporary:
-            file = _File(temporary, "x+b")
+            file = _File(temporary, "w+b")
             try:
                 file.lock(self.path)  # before it has the name, so that no writer comes between
                 file.append(pack_header(self.header))
@@ -303,3 +306,9 @@ def _open_locked(path: Path) -> _File:
         if file.is_at(path):
             return file
         file.close()  # it was compacted between opening and locking
+
+
+def _remove_stale(path: Path) -> None:
+    """Delete what a killed :meth:`CodeIndex.compact` left; the caller holds the lock."""
+    for temporary in path.parent.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"):
+        temporary.unlink()

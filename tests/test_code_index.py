@@ -192,6 +192,13 @@ def test_one_writer_at_a_time(path: Path) -> None:
     CodeIndex(path, write=True).close()
 
 
+def test_what_a_killed_compaction_left_is_removed(path: Path) -> None:
+    path.with_name(".x.123.tmp.idx").write_bytes(b"half")
+    path.with_name(".y.123.tmp.idx").write_bytes(b"of another index")
+    CodeIndex(path, write=True).close()
+    assert sorted(file.name for file in path.parent.iterdir()) == [".y.123.tmp.idx", "x.idx"]
+
+
 WRITER = """
 import sys, numpy as np
 from pathlib import Path

@@ -6,6 +6,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import cv2
@@ -20,6 +21,7 @@ from bindesc.faiss_index import KINDS, from_faiss, to_faiss
 from bindesc.image import ImageError
 from bindesc.image_search import components, read_small
 from bindesc.index_format import IndexHeader
+from bindesc.weights import read_model
 
 NAMES = ["a.png", "sub/b 1.png", "sub/c & <i>#'.png", "ü.jpg"]
 
@@ -123,6 +125,18 @@ def test_an_unfinished_write_is_reported(
     assert build(photos, index) == 0
     assert "unfinished write" in capsys.readouterr().err
     assert names(index) == sorted(NAMES)
+
+
+def test_the_encoder_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode_images(images: np.ndarray, bits: int = 64, model: str = "") -> np.ndarray:
+        return np.full((len(images), bits // 8), len(model), np.uint8)
+
+    module = SimpleNamespace(encode_images=encode_images)
+    monkeypatch.setitem(sys.modules, "bindesc.retrieval", module)
+    encode, header = search_cli.load_encoder("compact", 32)
+    assert header.bits == 32 and header.model == "compact"
+    assert header.sha256 == read_model("compact")[0].sha256
+    assert encode(np.zeros((2, 32, 32, 3), np.uint8)).tolist() == [[7] * 4] * 2
 
 
 class Page(HTMLParser):
