@@ -44,6 +44,7 @@ setup(
         "h5": ["h5py>=3.8"],
         "onnx": ["onnx>=1.15"],
         "sfm": ["matplotlib>=3.7", "pycolmap>=4.0"],
+        "faiss": ["faiss-cpu>=1.7.4"],
         "dev": [
             "h5py>=3.8",
             "hypothesis>=6.100",

@@ -22,6 +22,15 @@ class Network:
     def activations(self, patches: NDArray[np.uint8], threads: int) -> _Indices:
         """(N, 32, 32) to (N, bits); bit = activation >= 0."""
 
+class Database:
+    """Codes packed once, to be searched many times."""
+
+    def __init__(self, codes: _Codes) -> None:
+        """codes: (M, B), copied."""
+
+    def nearest(self, query: _Codes, k: int, threads: int) -> tuple[_Indices, _Distances]:
+        """(index, distance), (N, k) each, of reference.Nearest."""
+
 def nearest(
     query: _Codes, train: _Codes, k: int, threads: int
 ) -> tuple[_Indices, _Distances, _Indices, _Distances]:

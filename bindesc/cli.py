@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, sfm_cli, slam_cli
+from . import __version__, search_cli, sfm_cli, slam_cli
 from .training import cli as training_cli
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     training_cli.register(commands)
     slam_cli.register(commands, _add_feature_options)
+    search_cli.register(commands)
     return parser
 
 

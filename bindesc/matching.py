@@ -87,7 +87,7 @@ def match(
         found: Any = cuda.match(d1, d2, **options)
         return found
     query, train = _codes("d1", d1, "d2", d2)
-    threads = _threads(num_threads)
+    threads = threads_to_use(num_threads)
     return Matches(*_cpu.match(query, train, **_filters(**options), threads=threads))
 
 
@@ -114,7 +114,7 @@ def match_pairs(
         The matches of each pair, in order.
     """
     options = check_filters(mutual, ratio, margin, max_distance)
-    threads = _threads(num_threads)
+    threads = threads_to_use(num_threads)
     on_device, host = [], []
     for number, (d1, d2) in enumerate(pairs):
         names = f"pairs[{number}][0]", f"pairs[{number}][1]"
@@ -151,7 +151,7 @@ def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) 
     """
     queries, trains = _codes("query", query, "train", train)
     k = check_integer("k", k, 1, MAX_K)
-    return Nearest(*_cpu.nearest(queries, trains, k, _threads(num_threads)))
+    return Nearest(*_cpu.nearest(queries, trains, k, threads_to_use(num_threads)))
 
 
 def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = None) -> Neighbours:
@@ -172,7 +172,7 @@ def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = 
     """
     queries, trains = _codes("query", query, "train", train)
     limit = check_integer("max_distance", max_distance, 0)
-    found = _cpu.radius(queries, trains, min(limit, 8 * MAX_BYTES), _threads(num_threads))
+    found = _cpu.radius(queries, trains, min(limit, 8 * MAX_BYTES), threads_to_use(num_threads))
     return Neighbours(*found)
 
 
@@ -180,7 +180,7 @@ def _codes(
     name1: str, array1: Any, name2: str, array2: Any
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Both arguments as contiguous codes of one width."""
-    first, second = _code(name1, array1), _code(name2, array2)
+    first, second = check_code(name1, array1), check_code(name2, array2)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"{name2}: {second.shape[1]} bytes a row, but {name1} has {first.shape[1]}"
@@ -188,7 +188,7 @@ def _codes(
     return first, second
 
 
-def _code(name: str, array: Any) -> NDArray[np.uint8]:
+def check_code(name: str, array: Any) -> NDArray[np.uint8]:
     """One argument as contiguous codes."""
     if not isinstance(array, np.ndarray):
         if not hasattr(array, "__dlpack__"):
@@ -236,7 +236,7 @@ def _filters(
     }
 
 
-def _threads(num_threads: int | None) -> int:
+def threads_to_use(num_threads: int | None) -> int:
     """The number of threads to use."""
     if num_threads is None:
         return default_threads()

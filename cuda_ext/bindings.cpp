@@ -11,6 +11,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "cpu_database.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
 #include "hamming.h"
@@ -134,6 +135,29 @@ nb::tuple py_nearest(const CodeArray& query, const CodeArray& train, int k, int 
                         to_array<uint16_t, 1>(std::move(column_distance), {m}));
 }
 
+void py_database(Database* self, const CodeArray& array) {
+  const Codes packed = codes(array, "codes");
+  const Kernel& kernel = choose_kernel();
+  nb::gil_scoped_release release;
+  new (self) Database(kernel, packed);
+}
+
+nb::tuple py_database_nearest(const Database& database, const CodeArray& query, int k,
+                              int threads) {
+  const Codes q = codes(query, "query");
+  check_range("query: bytes a row", q.bytes, database.bytes(), database.bytes());
+  check_range("k", k, 1, kMaxDatabaseK);
+  check_range("threads", threads, 1, INT32_MAX);
+  const auto n = static_cast<size_t>(q.rows), width = static_cast<size_t>(k);
+  std::vector<int32_t> index(n * width);
+  std::vector<uint16_t> distance(n * width);
+  without_gil([&](Stop& stop) {
+    return database.nearest(q, k, threads, stop, index.data(), distance.data());
+  });
+  return nb::make_tuple(to_array<int32_t, 2>(std::move(index), {n, width}),
+                        to_array<uint16_t, 2>(std::move(distance), {n, width}));
+}
+
 nb::tuple py_radius(const CodeArray& query, const CodeArray& train, int64_t max_distance,
                     int threads) {
   const auto [q, t] = code_pair(query, train);
@@ -249,6 +273,10 @@ NB_MODULE(_cpu, m) {
            "(N, 32, 32) uint8 to packed codes, (N, bits / 8) uint8.")
       .def("activations", &py_activations, nb::arg("patches").noconvert(), nb::arg("threads"),
            "(N, 32, 32) uint8 to (N, bits) int32; bit = activation >= 0.");
+  nb::class_<Database>(m, "Database", "Codes packed once, to be searched many times.")
+      .def("__init__", &py_database, nb::arg("codes").noconvert(), "codes: (M, B) uint8, copied.")
+      .def("nearest", &py_database_nearest, nb::arg("query").noconvert(), nb::arg("k"),
+           nb::arg("threads"), "(index, distance), (N, k) each, of reference.Nearest.");
   m.def("nearest", &py_nearest, nb::arg("query").noconvert(), nb::arg("train").noconvert(), nb::arg("k"),
         nb::arg("threads"),
         "(index, distance, column_index, column_distance) of reference.Nearest.");

@@ -1,53 +1,12 @@
 // The k nearest neighbours of each query and the best query of each train code, in one sweep.
 #include <algorithm>
 
+#include "cpu_kbest.h"
 #include "cpu_kernel.h"
-#include "cpu_pack.h"
 #include "cpu_sweeps.h"
 #include "hamming.h"
 
 namespace bindesc {
-namespace {
-
-int32_t index_of(uint64_t best) { return best == kNone ? kNoIndex : static_cast<int32_t>(best); }
-
-uint16_t distance_of(uint64_t best) {
-  return best == kNone ? kNoDistance : static_cast<uint16_t>(best >> 32);
-}
-
-// The k best of one tile's rows, as sorted lists of distance << 32 | index.
-class KBest {
- public:
-  explicit KBest(int k) : k_(k), best_(static_cast<size_t>(kTile) * k, kNone) {
-    std::fill_n(limit_, kTile, kNoDistance);
-  }
-
-  Hits hits() { return {limit_, report, this}; }
-  const uint64_t* row(int row) const { return best_.data() + row * k_; }
-
- private:
-  static void report(void* context, int row, int64_t first, const uint16_t* distance,
-                     uint32_t lanes) {
-    auto& self = *static_cast<KBest*>(context);
-    uint64_t* best = self.best_.data() + row * self.k_;
-    const int last = self.k_ - 1;
-    for (int lane = 0; lanes; ++lane, lanes >>= 1) {
-      const uint64_t found = uint64_t{distance[lane]} << 32 | uint64_t(first + lane);
-      if (!(lanes & 1) || found > best[last]) continue;
-      int at = last;
-      for (; at > 0 && best[at - 1] > found; --at) best[at] = best[at - 1];
-      best[at] = found;
-    }
-    self.limit_[row] = distance_of(best[last]);
-  }
-
-  int k_;
-  uint16_t limit_[kTile];
-  std::vector<uint64_t> best_;
-};
-
-}  // namespace
-
 bool nearest(const Kernel& kernel, Codes query, Codes train, int k, int threads, Stop& stop,
              NearestOut out) {
   std::fill_n(out.column_index, train.rows, kNoIndex);

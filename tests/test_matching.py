@@ -266,9 +266,9 @@ def test_threads_follow_opencv_once_it_is_loaded(monkeypatch):
             return 5
 
     monkeypatch.setitem(sys.modules, "cv2", Cv2)
-    assert matching._threads(None) == 5
+    assert matching.threads_to_use(None) == 5
     monkeypatch.delitem(sys.modules, "cv2")
-    assert matching._threads(None) == os.cpu_count()
+    assert matching.threads_to_use(None) == os.cpu_count()
 
 
 def test_ctrl_c_stops_a_long_match_within_a_second(monkeypatch):

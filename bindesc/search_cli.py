@@ -1,0 +1,150 @@
+"""The commands ``bindesc index``, ``bindesc search`` and ``bindesc dedup``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # --help needs neither NumPy nor OpenCV
+    from .image_search import Encode
+    from .index_format import IndexHeader
+
+EXIT_NO_RESULT = 3
+
+
+def register(commands: Any) -> None:
+    """Add the commands to the ``argparse`` sub-parsers; OpenCV is imported when one runs."""
+    index = commands.add_parser("index", help="codes of a folder of images, to search in")
+    actions = index.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser(
+        "build",
+        help="make an index, or bring it up to date",
+        description="Encode the images below a folder. Run it again to encode new and changed "
+        "images and to drop those that have vanished.",
+    )
+    build.add_argument("folder", type=Path, metavar="FOLDER")
+    build.add_argument("-o", "--out", type=Path, required=True, metavar="INDEX")
+    _add_model(build)
+    build.set_defaults(run=_build)
+
+    search = commands.add_parser("search", help="the images of an index most like a photo")
+    search.add_argument("index", type=Path, metavar="INDEX", help="made by 'index build'")
+    search.add_argument("image", type=Path, metavar="PHOTO")
+    search.add_argument("--top", type=int, default=20, help="how many, 1 to 1024 (%(default)s)")
+    search.add_argument("--html", type=Path, metavar="PATH", help="write a page of thumbnails")
+    _add_model(search)
+    search.set_defaults(run=_search)
+
+    dedup = commands.add_parser(
+        "dedup",
+        help="near-duplicate images of a folder",
+        description="Print groups of images that chains of near codes join.",
+    )
+    dedup.add_argument("folder", type=Path, metavar="FOLDER")
+    dedup.add_argument(
+        "--max-dist", type=int, required=True, metavar="BITS", help="between two near images"
+    )
+    dedup.add_argument("--json", action="store_true", help="print JSON")
+    _add_model(dedup)
+    dedup.set_defaults(run=_dedup)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="PATH", help="of image codes")
+    parser.add_argument(
+        "--bits", type=int, default=64, help="of a code, as the model has (%(default)s)"
+    )
+
+
+def load_encoder(model: str, bits: int) -> tuple[Encode, IndexHeader]:
+    """The encoder of a model file, and what an index says about it."""
+    from .index_format import IndexHeader
+    from .weights import read_model
+
+    manifest, _ = read_model(model)
+    encode = import_module(".retrieval", __package__).encode_images
+    return partial(encode, bits=bits, model=model), IndexHeader(
+        bits, manifest.name, manifest.sha256
+    )
+
+
+def _build(args: argparse.Namespace) -> int:
+    from .files import check_writable
+    from .image_search import build_index
+
+    check_writable(args.out)
+    encode, header = load_encoder(args.model, args.bits)
+    report = build_index(args.folder, args.out, encode, header, _progress)
+    if report.recovered:
+        print(report.recovered, file=sys.stderr)
+    _print_skipped(report.unreadable)
+    print(
+        f"{args.out}: {report.added + report.kept} images ({report.added} new or changed, "
+        f"{report.deleted} deleted, {len(report.unreadable)} skipped)"
+    )
+    return 0
+
+
+def _search(args: argparse.Namespace) -> int:
+    from .code_index import CodeIndex
+    from .contact_sheet import write_contact_sheet
+    from .files import check_writable
+    from .image_search import read_small
+
+    if args.html:
+        check_writable(args.html)
+    small = read_small(args.image)
+    encode, header = load_encoder(args.model, args.bits)
+    with CodeIndex(args.index, header) as index:
+        if index.recovered:
+            print(index.recovered, file=sys.stderr)
+        positions, distances = index.database.nearest(encode(small[None]), args.top)
+        root = args.index.parent / index.header.root
+        hits = [
+            (root / index.names[position], f"{distance} bits", index.names[position])
+            for position, distance in zip(positions[0], distances[0], strict=True)
+            if position >= 0
+        ]
+    for _, label, name in hits:
+        print(f"{label:>9}  {name}")
+    if args.html:
+        title = f"{len(hits)} images nearest to {args.image.name}"
+        write_contact_sheet(args.html, args.image, hits, title)
+    if not hits:
+        print(f"bindesc: {args.index}: the index is empty", file=sys.stderr)
+        return EXIT_NO_RESULT
+    return 0
+
+
+def _dedup(args: argparse.Namespace) -> int:
+    from .image_search import near_duplicates
+
+    encode, _ = load_encoder(args.model, args.bits)
+    groups, unreadable = near_duplicates(args.folder, encode, args.max_dist, _progress)
+    _print_skipped(unreadable)
+    if args.json:
+        skipped = list(unreadable.values())
+        found = {"max_distance": args.max_dist, "groups": groups, "skipped": skipped}
+        print(json.dumps(found, indent=1))
+        return 0
+    for group in groups:
+        print("\n".join(group), end="\n\n")
+    print(f"{len(groups)} groups, {sum(map(len, groups))} images")
+    return 0
+
+
+def _progress(names: Sequence[str]) -> Iterator[str]:
+    from tqdm import tqdm
+
+    return iter(tqdm(names, unit="image", disable=not sys.stderr.isatty()))
+
+
+def _print_skipped(unreadable: Mapping[str, str]) -> None:
+    for line in unreadable.values():
+        print(f"skipped {line}", file=sys.stderr)
