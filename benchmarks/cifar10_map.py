@@ -246,6 +246,8 @@ def main(arguments: Sequence[str] | None = None, network: RetrievalConfig | None
     parser.add_argument("--save", action="store_true", help="write the results as JSON")
     options = parser.parse_args(arguments)
     options.network = network or RetrievalConfig()
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit: expected at least 1, got {options.limit}")
     if options.save and options.limit:
         parser.error("--save: only results on all images are saved, not with --limit")
     try:

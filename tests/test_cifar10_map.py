@@ -167,6 +167,7 @@ def test_unusable_input(tmp_path, capsys):
     write_cifar10(tmp_path)
     assert main(["--data", str(tmp_path), "--rows", "--model", "compact"]) == 2
     assert "wanted bingan-retrieval" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--data", str(tmp_path), "--limit", "3", "--save"])
-    assert "--limit" in capsys.readouterr().err
+    for options in (["--limit", "3", "--save"], ["--limit", "0"]):
+        with pytest.raises(SystemExit):
+            main(["--data", str(tmp_path), *options])
+        assert "--limit" in capsys.readouterr().err
