@@ -9,11 +9,21 @@ if TYPE_CHECKING:
     from .bfmatcher import BFMatcher
     from .extractor import BinDesc, create
     from .matching import match, match_pairs
+    from .retrieval import encode_images
     from .types import Features, Matches
 
 __version__ = "0.1.0"
 
-__all__ = ["BFMatcher", "BinDesc", "Features", "Matches", "create", "match", "match_pairs"]
+__all__ = [
+    "BFMatcher",
+    "BinDesc",
+    "Features",
+    "Matches",
+    "create",
+    "encode_images",
+    "match",
+    "match_pairs",
+]
 
 _HOME = {
     "BFMatcher": "bfmatcher",
@@ -21,6 +31,7 @@ _HOME = {
     "Features": "types",
     "Matches": "types",
     "create": "extractor",
+    "encode_images": "retrieval",
     "match": "matching",
     "match_pairs": "matching",
 }

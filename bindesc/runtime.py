@@ -14,7 +14,7 @@ from .models.integer import INPUT_SCALE, IntegerLayer, from_tensors
 from .packing import pack_bits
 from .patches import PATCH_SIDE
 from .threads import default_threads
-from .weights import Manifest, golden_codes, load_model, read_model
+from .weights import Manifest, WeightsError, golden_codes, load_model, read_model
 
 # Every call of a network in floating point sees exactly this many patches (the last ones zero),
 # because the order in which a convolution adds up may depend on the size of the batch.
@@ -56,14 +56,24 @@ class Runtime:
 
     @property
     def support(self) -> float:
-        """Side of the patch the model was trained on, over the detector's scale factor."""
+        """Side of the patch the model was trained on, over the detector's scale factor.
+
+        Raises:
+            WeightsError: the model describes whole images, see :mod:`bindesc.retrieval`.
+        """
+        if "support" not in self.manifest.config:
+            raise WeightsError(
+                f"{self.manifest.name}: is a {self.manifest.architecture} model, "
+                "which describes whole images and not keypoints"
+            )
         return float(self.manifest.config["support"])
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
-        """The codes of grey patches.
+        """The codes of patches.
 
         Args:
-            patches: ``(N, 32, 32)`` uint8.
+            patches: ``(N, 32, 32)`` uint8, grey; a model with three input channels takes
+                ``(N, 32, 32, 3)`` too.
 
         Returns:
             ``(N, descriptor_bytes)`` uint8, packed most significant bit first.
@@ -76,11 +86,12 @@ class Runtime:
             model in integers do not depend on the processor or device either.
         """
         array = np.asarray(patches)
-        if array.dtype != np.uint8 or array.shape[1:] != (PATCH_SIDE, PATCH_SIDE):
-            raise ValueError(
-                f"patches: expected (N, {PATCH_SIDE}, {PATCH_SIDE}) uint8, "
-                f"got {array.shape} {array.dtype}"
-            )
+        shapes: list[tuple[int, ...]] = [(PATCH_SIDE, PATCH_SIDE)]
+        if self.manifest.config.get("inputs") == 3:
+            shapes.append((PATCH_SIDE, PATCH_SIDE, 3))
+        if array.dtype != np.uint8 or array.shape[1:] not in shapes:
+            expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
+            raise ValueError(f"patches: expected {expected} uint8, got {array.shape} {array.dtype}")
         return self._describe(np.ascontiguousarray(array))
 
     def verify(self) -> bool:
@@ -122,10 +133,11 @@ def _in_floats(model: str | os.PathLike[str], device: str) -> _Describe:
     network = loaded.for_inference().to(device, memory_format=torch.channels_last)
 
     def chunk(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        full = np.zeros((CHUNK, 1, PATCH_SIDE, PATCH_SIDE), np.uint8)
-        full[: len(part), 0] = part
+        full = np.zeros((CHUNK, *part.shape[1:]), np.uint8)
+        full[: len(part)] = part
         with torch.inference_mode(), _exact_products():
-            images = torch.from_numpy(full).to(device).float()
+            channels = full.reshape(*full.shape[:3], -1)
+            images = torch.from_numpy(channels).to(device).permute(0, 3, 1, 2).float()
             images = images.contiguous(memory_format=torch.channels_last)
             bits = (network(images) >= 0).cpu().numpy()
         return pack_bits(bits[: len(part)])

@@ -262,9 +262,11 @@ def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
     from .models.bingan import BinGanConfig, PatchDiscriminator, ThresholdedDiscriminator
     from .models.compact import CompactConfig, CompactNet
+    from .models.retrieval import RetrievalConfig, RetrievalDiscriminator
 
     return {
         "bingan": (BinGanConfig, PatchDiscriminator),
+        "bingan-retrieval": (RetrievalConfig, RetrievalDiscriminator),
         "bingan-thresholds": (BinGanConfig, ThresholdedDiscriminator),
         "compact": (CompactConfig, CompactNet),
     }

@@ -50,7 +50,7 @@ def test_the_published_discriminator(inputs):
         out = network.layers(torch.zeros(2, inputs, 32, 32))
     assert out.h.shape == (2, 4608)
     assert out.f.shape == (2, 256)
-    assert out.pooled.shape == (2, 128)
+    assert out.penultimate.shape == (2, 128)
     assert out.logits.shape == (2, 2)
 
 

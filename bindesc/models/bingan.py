@@ -46,13 +46,13 @@ class Layers(NamedTuple):
     Attributes:
         h: ``(N, 36 * wide)``, the high-dimensional layer, the last 3x3 convolution's map.
         f: ``(N, bits)`` float32, the low-dimensional layer; bit = f >= 0.
-        pooled: ``(N, pooled)`` float32, for feature matching.
+        penultimate: ``(N, pooled)`` float32, for feature matching.
         logits: ``(N, 2)`` float32.
     """
 
     h: Tensor
     f: Tensor
-    pooled: Tensor
+    penultimate: Tensor
     logits: Tensor
 
 
@@ -66,21 +66,9 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.config = config = config or BinGanConfig()
         self.to_images = ToImages(config.inputs)
-        narrow, wide = config.narrow, config.wide
-        self.trunk = nn.Sequential(
-            nn.Dropout(0.2),
-            *_block(config.inputs, narrow),
-            *_block(narrow, narrow),
-            *_block(narrow, narrow, stride=2),
-            HalfDropout(),
-            *_block(narrow, wide),
-            *_block(wide, wide),
-            *_block(wide, wide, stride=2),
-            HalfDropout(),
-            *_block(wide, wide, padding=0),
-        )
-        self.code = nn.Sequential(*_block(wide, config.bits, kernel=1, padding=0))
-        self.top = nn.Sequential(*_block(config.bits, config.pooled, kernel=1, padding=0))
+        self.trunk = build_trunk(config.inputs, config.narrow, config.wide)
+        self.code = nn.Sequential(*block(config.wide, config.bits, kernel=1, padding=0))
+        self.top = nn.Sequential(*block(config.bits, config.pooled, kernel=1, padding=0))
         self.classify = WeightNormConv2d(config.pooled, 2, 1, init_std=0.1, train_gain=True)
 
     def layers(self, images: Tensor) -> Layers:
@@ -91,23 +79,18 @@ class PatchDiscriminator(nn.Module):
         """
         trunk = self.trunk(images)
         code = self.code(trunk)
-        pooled = _average(self.top(code))
+        pooled = average(self.top(code))
         logits = self.classify(pooled[:, :, None, None]).flatten(1).float()
-        return Layers(h=trunk.flatten(1), f=_average(code), pooled=pooled, logits=logits)
+        return Layers(h=trunk.flatten(1), f=average(code), penultimate=pooled, logits=logits)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Activations before the sign."""
-        return _average(self.code(self.trunk(self.to_images(patches))))
+        return average(self.code(self.trunk(self.to_images(patches))))
 
     def for_inference(self) -> nn.Sequential:
         """The same function in evaluation mode, as plain convolutions."""
-        plain: list[nn.Module] = [self.to_images]
-        for layer in (*self.trunk, *self.code):
-            if isinstance(layer, WeightNormConv2d):
-                plain.append(_plain_convolution(layer))
-            elif not isinstance(layer, nn.Dropout):
-                plain.append(layer)
-        return nn.Sequential(*plain, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        layers = plain_layers(*self.trunk, *self.code)
+        return nn.Sequential(self.to_images, *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
 class ThresholdedDiscriminator(PatchDiscriminator):
@@ -213,9 +196,32 @@ class ToImages(nn.Module):
         return (patches / 127.5 - 1).expand(-1, self.channels, -1, -1)
 
 
-def _block(
+def build_trunk(inputs: int, narrow: int, wide: int) -> nn.Sequential:
+    """The 3x3 convolutions of a discriminator: 32x32 pixels to a 6x6 map.
+
+    Args:
+        inputs: channels of the images.
+        narrow: channels of the first three convolutions.
+        wide: channels of the other four.
+    """
+    return nn.Sequential(
+        nn.Dropout(0.2),
+        *block(inputs, narrow),
+        *block(narrow, narrow),
+        *block(narrow, narrow, stride=2),
+        HalfDropout(),
+        *block(narrow, wide),
+        *block(wide, wide),
+        *block(wide, wide, stride=2),
+        HalfDropout(),
+        *block(wide, wide, padding=0),
+    )
+
+
+def block(
     inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, padding: int = 1
 ) -> list[nn.Module]:
+    """A convolution with normalised weights and its LeakyReLU."""
     convolution = WeightNormConv2d(inputs, outputs, kernel, stride=stride, padding=padding)
     return [convolution, nn.LeakyReLU(0.2, inplace=True)]
 
@@ -229,9 +235,18 @@ def _upsample(inputs: int, outputs: int) -> list[nn.Module]:
     ]
 
 
-def _average(maps: Tensor) -> Tensor:
+def average(maps: Tensor) -> Tensor:
     """Global average, in float32 also under autocast."""
     return maps.float().mean((2, 3))
+
+
+def plain_layers(*layers: nn.Module) -> list[nn.Module]:
+    """The same function in evaluation mode: plain convolutions, no dropout."""
+    return [
+        _plain_convolution(layer) if isinstance(layer, WeightNormConv2d) else layer
+        for layer in layers
+        if not isinstance(layer, nn.Dropout)
+    ]
 
 
 def _plain_convolution(layer: WeightNormConv2d) -> nn.Conv2d:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .options import add_gan_options, add_run_options, command_line, print_scores
+from .retrieval_cli import add_retrieval
 
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
@@ -63,21 +65,13 @@ def register(commands: Any) -> None:
     kinds = train.add_subparsers(dest="kind", required=True)
     compact = kinds.add_parser("compact", help="the compact descriptor, from pairs of patches")
     compact.add_argument("pairs", type=Path, help="folder made by 'bindesc patches build'")
-    _add_run_options(compact, learning_rate=2e-3)
+    add_run_options(compact, learning_rate=2e-3)
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
     compact.add_argument("--channels", default="", help="of each convolution, by comma")
     compact.add_argument("--strides", default="", help="of each convolution, by comma")
     compact.set_defaults(run=_train_compact)
     _add_bingan(kinds)
-
-
-def _add_run_options(parser: argparse.ArgumentParser, learning_rate: float) -> None:
-    """What every kind of training takes."""
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument("--init", help="name or path of a model to start from")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    add_retrieval(kinds)
 
 
 def _add_bingan(kinds: Any) -> None:
@@ -122,22 +116,7 @@ def _add_bingan(kinds: Any) -> None:
         metavar="N",
         help="keep every Nth photo for validation, 0 none (%(default)s)",
     )
-    _add_run_options(bingan, learning_rate=3e-4)
-    length = bingan.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=int, help="stop after so many in all")
-    length.add_argument("--minutes", type=float, help="stop after so long, from now")
-    bingan.add_argument("--batch", type=int, default=25, help="patches a step (%(default)s)")
-    bingan.add_argument(
-        "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
-    )
-    bingan.add_argument(
-        "--lambda-bre", type=float, default=0.01, help="weight of the bits' entropy (%(default)s)"
-    )
-    bingan.add_argument(
-        "--bfloat16",
-        action="store_true",
-        help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
-    )
+    add_gan_options(bingan, lambda_bre=0.01)
     bingan.add_argument(
         "--keep",
         choices=("best", "last"),
@@ -158,7 +137,6 @@ def _add_bingan(kinds: Any) -> None:
         metavar="MIN",
         help="least time between validations on held-out photos (%(default)s)",
     )
-    bingan.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     bingan.set_defaults(run=_train_bingan)
 
 
@@ -205,9 +183,9 @@ def _train_compact(args: argparse.Namespace) -> int:
         config,
         resume=args.resume,
         initial=args.init,
-        command=_command_line(),
+        command=command_line(),
     )
-    _print_scores(args.out / WEIGHTS, scores)
+    print_scores(args.out / WEIGHTS, scores)
     return 0
 
 
@@ -243,7 +221,7 @@ def _train_bingan(args: argparse.Namespace) -> int:
             resume=args.resume,
             initial=args.init,
             device=device,
-            command=_command_line(),
+            command=command_line(),
             held_out=held_out,
             keep=args.keep,
             thresholds=args.thresholds,
@@ -251,7 +229,7 @@ def _train_bingan(args: argparse.Namespace) -> int:
             ranks=ranks,
         )
         if ranks.rank == 0:
-            _print_scores(args.out / WEIGHTS, scores)
+            print_scores(args.out / WEIGHTS, scores)
             print("no held-out photos" if held_out is None else report(args.out, args.keep))
     return 0
 
@@ -288,11 +266,3 @@ def _patch_set(args: argparse.Namespace) -> None:
     summary = build_patches(output, settings, photos=args.images, brown=args.brown)
     for path, reason in summary["skipped"].items():
         print(f"skipped {path}: {reason}", file=sys.stderr)
-
-
-def _command_line() -> str:
-    return shlex.join(["bindesc", *sys.argv[1:]])
-
-
-def _print_scores(path: Path, scores: dict[str, float]) -> None:
-    print(f"{path}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from ..files import atomic_path
 from ..models.bingan import NOISE, Generator, PatchDiscriminator, median_thresholds
+from ..models.retrieval import RetrievalDiscriminator
 from ..weights import WeightsError, load_model, save_model
 from .distributed import Ranks
-from .gan_step import Gan, GanConfig
+from .gan_step import Discriminator, Gan, GanConfig
 from .pairs import PairSet
 from .run import Run
 from .scores import bit_bias, bit_correlation
@@ -112,7 +114,8 @@ def train(
         minutes: stop after so long, counted from this call; one of the two is needed.
         resume: go on from the checkpoint in ``output``; on one CPU thread bit for bit as if the
             run had not been interrupted.
-        initial: name or path of a model that the discriminator starts from.
+        initial: name or path of a model that the discriminator starts from. One for images may
+            have another code length: then the layer of f and what follows start anew.
         device: a torch device.
         command: the command line, for the model's manifest.
         held_out: pairs of patches that are validated on at the start, at the end and in between.
@@ -148,9 +151,8 @@ def train(
             step = int(state["step"])
             gan.restore(state)
         else:
-            if initial is not None:
-                _start_from(initial, gan.discriminator)
-            gan.initialise(spread(patches, INITIAL_SAMPLES), discriminator=initial is None)
+            fresh = True if initial is None else _start_from(initial, gan.discriminator)
+            gan.initialise(spread(patches, INITIAL_SAMPLES), discriminator=fresh)
 
         validated = spread(patches, _VALIDATED)
         best = None if held_out is None else BestModel(output / WEIGHTS, run, held_out, command)
@@ -173,9 +175,11 @@ def train(
             run.save({"step": step, "config": asdict(config), **gan.state()})
             draw_samples(gan.generator, output / SAMPLES)
 
-        def model() -> PatchDiscriminator:
+        def model() -> Discriminator:
             if thresholds == "zero":
                 return gan.discriminator
+            if not isinstance(gan.discriminator, PatchDiscriminator):
+                raise ValueError("thresholds: only those of a model for patches can be medians")
             values = torch.from_numpy(spread(patches, _THRESHOLD_SAMPLES))
             values = values.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2).float()
             return median_thresholds(gan.discriminator, values)
@@ -232,21 +236,29 @@ def train(
         return line
 
 
-def _load(model: str) -> PatchDiscriminator:
+def _load(model: str) -> Discriminator:
     """A model that can be trained on: a BinGAN discriminator, with or without thresholds."""
     network, manifest = load_model(model)
-    if not isinstance(network, PatchDiscriminator):
+    if not isinstance(network, Discriminator):
         raise WeightsError(f"{model}: is a {manifest.architecture} model, wanted bingan")
     return network
 
 
-def _start_from(model: str, discriminator: PatchDiscriminator) -> None:
+def _start_from(model: str, discriminator: Discriminator) -> Literal[False] | nn.Module:
+    """Copy a model's weights; returns the layers that it has none for, False if there are none."""
     network = _load(model)
-    if network.config != discriminator.config:
-        raise WeightsError(f"{model}: has {network.config}, wanted {discriminator.config}")
     state = network.state_dict()
     state.pop("threshold", None)
+    wanted = discriminator.config
+    fresh: Literal[False] | nn.Module = False
+    if isinstance(discriminator, RetrievalDiscriminator) and network.config.bits != wanted.bits:
+        fresh = discriminator.head
+        state |= {f"head.{name}": value for name, value in fresh.state_dict().items()}
+        wanted = replace(wanted, bits=network.config.bits)
+    if network.config != wanted:
+        raise WeightsError(f"{model}: has {network.config}, wanted {wanted}")
     discriminator.load_state_dict(state)
+    return fresh
 
 
 def _check(patches: NDArray[np.uint8], config: GanConfig, ranks: Ranks) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..models.bingan import NOISE, BinGanConfig, Generator, PatchDiscriminator
+from ..models.retrieval import RetrievalConfig, RetrievalDiscriminator
 from ..models.weight_norm import initialise_from_data
 from .distributed import Ranks, join_batch_norms
 from .losses import (
@@ -26,13 +27,15 @@ from .losses import (
     marginal_entropy,
 )
 
+Discriminator = PatchDiscriminator | RetrievalDiscriminator
+
 
 @dataclass(frozen=True)
 class GanConfig:
     """How BinGAN is trained; the defaults are the published ones.
 
     Attributes:
-        model: the discriminator.
+        model: the discriminator, for patches or for whole images.
         generator_width: channels of the generator at 4x4 pixels.
         batch: patches in a batch of data, and in one of generated images.
         learning_rate: of Adam, constant.
@@ -44,7 +47,7 @@ class GanConfig:
         seed: of the weights, the batches, the noise and the dropout.
     """
 
-    model: BinGanConfig = field(default_factory=BinGanConfig)
+    model: BinGanConfig | RetrievalConfig = field(default_factory=BinGanConfig)
     generator_width: int = 512
     batch: int = 25
     learning_rate: float = 3e-4
@@ -69,7 +72,7 @@ class Gan:
         self.ranks = ranks or Ranks()
         self.device = torch.device(device)
         torch.manual_seed(config.seed)
-        self.discriminator = PatchDiscriminator(config.model)
+        self.discriminator = _build_discriminator(config.model)
         self.generator = Generator(config.model.inputs, config.generator_width)
         join_batch_norms(self.generator.layers, self.ranks)
         for network in (self.discriminator, self.generator):
@@ -108,23 +111,26 @@ class Gan:
         generated = self.generate(self._noise(len(patches)))
         with self.ranks.dropout(), self._autocast():
             with torch.no_grad():
-                real = self.discriminator.layers(self.to_images(patches)).pooled
-            fake = self.discriminator.layers(generated).pooled
+                real = self.discriminator.layers(self.to_images(patches)).penultimate
+            fake = self.discriminator.layers(generated).penultimate
         loss = feature_matching(self.ranks.gather(real), self.ranks.gather(fake))
         self._descend(loss, self.generator, self.generator_adam)
         self.discriminator.requires_grad_(True)
         return {"G": loss.item()}
 
-    def initialise(self, patches: NDArray[np.uint8], *, discriminator: bool) -> None:
+    def initialise(self, patches: NDArray[np.uint8], *, discriminator: bool | nn.Module) -> None:
         """Set gains and biases from data, of the generator and, on demand, the discriminator.
 
-        All ranks are given the same patches.
+        Args:
+            patches: see :meth:`to_images`; the same on all ranks.
+            discriminator: whether the whole of it, or a module with those of its layers.
         """
         noise = torch.rand(len(patches), NOISE)
         initialise_from_data(self.generator, lambda: self.generate(noise))
         if discriminator:
             images = self.to_images(patches)
-            initialise_from_data(self.discriminator, lambda: self.discriminator.layers(images))
+            layers = self.discriminator if discriminator is True else discriminator
+            initialise_from_data(layers, lambda: self.discriminator.layers(images))
         self.ranks.broadcast(self.generator)
         self.ranks.broadcast(self.discriminator)
 
@@ -171,3 +177,9 @@ class Gan:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+
+def _build_discriminator(config: BinGanConfig | RetrievalConfig) -> Discriminator:
+    if isinstance(config, RetrievalConfig):
+        return RetrievalDiscriminator(config)
+    return PatchDiscriminator(config)

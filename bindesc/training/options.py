@@ -1,0 +1,51 @@
+"""What the kinds of ``bindesc train`` share: options, and what is printed."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+
+def add_run_options(parser: argparse.ArgumentParser, learning_rate: float) -> None:
+    """What every kind of training takes."""
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--init", help="name or path of a model to start from")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+
+
+def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
+    """What both kinds of BinGAN take."""
+    add_run_options(parser, learning_rate=3e-4)
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, help="stop after so many in all")
+    length.add_argument("--minutes", type=float, help="stop after so long, from now")
+    parser.add_argument("--batch", type=int, default=25, help="images a step (%(default)s)")
+    parser.add_argument(
+        "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
+    )
+    parser.add_argument(
+        "--lambda-bre",
+        type=float,
+        default=lambda_bre,
+        help="weight of the bits' entropy (%(default)s)",
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
+
+
+def command_line() -> str:
+    """The command that runs, for a model's manifest."""
+    return shlex.join(["bindesc", *sys.argv[1:]])
+
+
+def print_scores(path: Path, scores: dict[str, float]) -> None:
+    """One line on what a training wrote."""
+    print(f"{path}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
