@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,21 +56,17 @@ def register(commands: Any) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="PATH", help="of image codes")
-    parser.add_argument(
-        "--bits", type=int, default=64, help="of a code, as the model has (%(default)s)"
-    )
 
 
-def load_encoder(model: str, bits: int) -> tuple[Encode, IndexHeader]:
+def load_encoder(model: str) -> tuple[Encode, IndexHeader]:
     """The encoder of a model file, and what an index says about it."""
     from .index_format import IndexHeader
-    from .weights import read_model
+    from .retrieval import encode_images, open_images_model
 
-    manifest, _ = read_model(model)
-    encode = import_module(".retrieval", __package__).encode_images
-    return partial(encode, bits=bits, model=model), IndexHeader(
-        bits, manifest.name, manifest.sha256
-    )
+    runtime = open_images_model(model)
+    manifest = runtime.manifest
+    header = IndexHeader(8 * runtime.descriptor_bytes, manifest.name, manifest.sha256)
+    return partial(encode_images, model=runtime), header
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -79,7 +74,7 @@ def _build(args: argparse.Namespace) -> int:
     from .image_search import build_index
 
     check_writable(args.out)
-    encode, header = load_encoder(args.model, args.bits)
+    encode, header = load_encoder(args.model)
     report = build_index(args.folder, args.out, encode, header, _progress)
     if report.recovered:
         print(report.recovered, file=sys.stderr)
@@ -100,7 +95,7 @@ def _search(args: argparse.Namespace) -> int:
     if args.html:
         check_writable(args.html)
     small = read_small(args.image)
-    encode, header = load_encoder(args.model, args.bits)
+    encode, header = load_encoder(args.model)
     with CodeIndex(args.index, header) as index:
         if index.recovered:
             print(index.recovered, file=sys.stderr)
@@ -125,7 +120,7 @@ def _search(args: argparse.Namespace) -> int:
 def _dedup(args: argparse.Namespace) -> int:
     from .image_search import near_duplicates
 
-    encode, _ = load_encoder(args.model, args.bits)
+    encode, _ = load_encoder(args.model)
     groups, unreadable = near_duplicates(args.folder, encode, args.max_dist, _progress)
     _print_skipped(unreadable)
     if args.json:

@@ -6,7 +6,6 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 import cv2
@@ -21,7 +20,9 @@ from bindesc.faiss_index import KINDS, from_faiss, to_faiss
 from bindesc.image import ImageError
 from bindesc.image_search import components, read_small
 from bindesc.index_format import IndexHeader
-from bindesc.weights import read_model
+from bindesc.models.retrieval import RetrievalConfig, RetrievalDiscriminator
+from bindesc.retrieval import encode_images
+from bindesc.weights import save_model
 
 NAMES = ["a.png", "sub/b 1.png", "sub/c & <i>#'.png", "ü.jpg"]
 
@@ -42,8 +43,8 @@ class Encoder:
 def encoder(monkeypatch: pytest.MonkeyPatch) -> Encoder:
     encoder = Encoder()
 
-    def load(model: str, bits: int) -> tuple[Encoder, IndexHeader]:
-        return encoder, IndexHeader(bits, model, model)
+    def load(model: str) -> tuple[Encoder, IndexHeader]:
+        return encoder, IndexHeader(64, model, model)
 
     monkeypatch.setattr(search_cli, "load_encoder", load)
     return encoder
@@ -127,16 +128,15 @@ def test_an_unfinished_write_is_reported(
     assert names(index) == sorted(NAMES)
 
 
-def test_the_encoder_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def encode_images(images: np.ndarray, bits: int = 64, model: str = "") -> np.ndarray:
-        return np.full((len(images), bits // 8), len(model), np.uint8)
-
-    module = SimpleNamespace(encode_images=encode_images)
-    monkeypatch.setitem(sys.modules, "bindesc.retrieval", module)
-    encode, header = search_cli.load_encoder("compact", 32)
-    assert header.bits == 32 and header.model == "compact"
-    assert header.sha256 == read_model("compact")[0].sha256
-    assert encode(np.zeros((2, 32, 32, 3), np.uint8)).tolist() == [[7] * 4] * 2
+def test_the_encoder_of_a_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "images.safetensors"
+    manifest = save_model(path, RetrievalDiscriminator(RetrievalConfig(narrow=8, wide=8, bits=32)))
+    encode, header = search_cli.load_encoder(str(path))
+    assert header == IndexHeader(32, "images", manifest.sha256)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    assert (encode(images) == encode_images(images, model=path)).all()
+    assert main(["dedup", str(tmp_path), "--max-dist", "2", "--model", "compact"]) == 2
+    assert "is a compact model for patches" in capsys.readouterr().err
 
 
 class Page(HTMLParser):
@@ -205,7 +205,6 @@ def test_exit_codes(
         (["index", "build", str(photos), "-o", str(empty / "no" / "x"), "--model", "m"], "no"),
         (["search", str(index), str(text), "--model", "m"], "a.txt"),
         (["search", str(index), photo, "--model", "n"], "made with the model m"),
-        (["search", str(index), photo, "--model", "m", "--bits", "32"], "codes of 64 bits"),
         (["search", str(index), photo, "--model", "m", "--top", "0"], "k: "),
         (["search", photo, photo, "--model", "m"], "is not a bindesc index"),
         ([*dedup, "4", str(empty)], "no images"),
