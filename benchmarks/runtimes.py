@@ -1,13 +1,14 @@
 """One network in several runtimes: 1000 patches, two threads each.
 
-bindesc's own core runs it in integers; the others run its float weights from the ONNX file that
-``bindesc export`` writes. ONNX Runtime and OpenVINO are timed where they are installed. Run
-``python -m benchmarks.runtimes --save``.
+bindesc's own core runs it in integers, by the best instruction set and by lesser ones; the others
+run its float weights from the ONNX file that ``bindesc export`` writes. ONNX Runtime and OpenVINO
+are timed where they are installed. Run ``python -m benchmarks.runtimes --save``.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bindesc import _cpu
 from bindesc.detectors import create_detector, detect, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.onnx_export import export_onnx
@@ -35,6 +37,19 @@ COUNT = 1000
 _MOST_CHANGED = 0.03  # of the bits: bfloat16 and integers round
 
 Describe = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+def with_isa(describe: Describe, isa: str) -> Describe:
+    """The core of bindesc by another instruction set."""
+
+    def limited(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        os.environ["BINDESC_ISA"] = isa
+        try:
+            return describe(patches)
+        finally:
+            del os.environ["BINDESC_ISA"]
+
+    return limited
 
 
 def with_torch(dtype: torch.dtype) -> Describe:
@@ -114,6 +129,11 @@ def main() -> None:
         export_onnx(DEFAULT_MODEL, path)
         ways: dict[str, Describe] = {
             "bindesc, int8": runtime.describe,
+            **{
+                f"bindesc, int8 by {isa}": with_isa(runtime.describe, isa)
+                for isa, usable in _cpu.isas().items()
+                if usable and isa not in (_cpu.isa(), "scalar")
+            },
             "torch, float32": with_torch(torch.float32),
             "torch, bfloat16": with_torch(torch.bfloat16),
             "cv2.dnn, float32": with_opencv(path),

@@ -1,8 +1,10 @@
-// AVX2. It counts bits by table, which is slow, so carries are added up first (kDeep).
+// AVX2, also for processors with AVX-VNNI. It counts bits by table, which is slow, so carries are
+// added up first (kDeep).
 #include "cpu_kernel.h"
 #include "cpu_kernels.h"
 
 #if defined(BINDESC_X86)
+#include <cpuid.h>
 #include <immintrin.h>
 
 #if defined(__clang__)
@@ -111,6 +113,16 @@ static bool usable() { return __builtin_cpu_supports("avx2"); }
 
 const Kernel kAvx2{"avx2", avx2::V::kLanes, usable, avx2::top2,
                    avx2::within, convolve_avx2, sample_avx2};
+
+#if defined(BINDESC_AVX_VNNI)
+static bool has_avx_vnni() {  // not every compiler's __builtin_cpu_supports knows it
+  unsigned a, b, c, d;
+  return usable() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
+const Kernel kAvxVnni{"avxvnni",    avx2::V::kLanes,  has_avx_vnni, avx2::top2,
+                      avx2::within, convolve_avxvnni, sample_avx2};
+#endif
 
 }  // namespace bindesc
 #endif

@@ -11,6 +11,9 @@ namespace {
 const Kernel* const kKernels[] = {
 #if defined(BINDESC_X86)
     &kAvx512,
+#if defined(BINDESC_AVX_VNNI)
+    &kAvxVnni,
+#endif
     &kAvx2,
 #elif defined(BINDESC_ARM)
     &kNeon,

@@ -5,6 +5,9 @@
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define BINDESC_X86 1
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define BINDESC_AVX_VNNI 1
+#endif
 #elif defined(__aarch64__)
 #define BINDESC_ARM 1
 #endif
@@ -17,6 +20,10 @@ void sample_scalar(const SampleGrid&, uint8_t* out);
 #if defined(BINDESC_X86)
 extern const Kernel kAvx2;
 extern const Kernel kAvx512;
+#if defined(BINDESC_AVX_VNNI)
+extern const Kernel kAvxVnni;
+void convolve_avxvnni(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+#endif
 void convolve_avx2(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void convolve_avx512(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void sample_avx2(const SampleGrid&, uint8_t* out);

@@ -43,13 +43,13 @@ def test_neon_in_an_emulator(tmp_path):
     assert "neon ok" in run("qemu-aarch64-static", driver)
 
 
-@pytest.mark.parametrize("isa", ["avx2", "avx512"])
-@pytest.mark.parametrize("part", ["", "convolve_", "sample_"])
-def test_kernels_share_no_inline_function(tmp_path, part, isa):
+@pytest.mark.parametrize(
+    "source", sorted(p.stem for p in (ROOT / "cuda_ext").glob("cpu_*avx*.cpp"))
+)
+def test_kernels_share_no_inline_function(tmp_path, source):
     """Else the linker might keep the copy that needs instructions this processor lacks."""
     out = tmp_path / "kernel.o"
-    source = str(ROOT / "cuda_ext" / f"cpu_{part}{isa}.cpp")
-    run("g++", "-std=c++17", "-O0", "-c", source, "-o", str(out))
+    run("g++", "-std=c++17", "-O0", "-c", str(ROOT / "cuda_ext" / f"{source}.cpp"), "-o", str(out))
     symbols = run("nm", "-C", str(out))
-    assert isa in symbols
+    assert "avx" in symbols
     assert [line for line in symbols.splitlines() if " W " in line] == []

@@ -1,0 +1,65 @@
+// AVX-VNNI: the byte products of AVX-512 VNNI in 256 bits, for processors without AVX-512 (Alder
+// Lake and later).
+#include "cpu_kernels.h"
+
+#if defined(BINDESC_AVX_VNNI)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,avxvnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,avxvnni")
+#endif
+
+namespace bindesc {
+namespace avxvnni {
+namespace {
+
+#include "cpu_convolve_loop.h"
+
+struct V {
+  static constexpr int kRows = 1;
+  static constexpr int kBlocks = 1;
+  struct Sum {
+    __m256i low, high;  // eight channels each
+  };
+  using Input = __m256i;
+  struct Weights {
+    __m256i low, high;
+  };
+
+  static inline Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static inline Input input(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+  }
+  static inline Weights weights(const int8_t* p) {
+    const auto* const v = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+  }
+  static inline Sum dot(const Sum& sum, Input input, const Weights& w) {
+    return {_mm256_dpbusd_avx_epi32(sum.low, input, w.low),
+            _mm256_dpbusd_avx_epi32(sum.high, input, w.high)};
+  }
+
+#include "cpu_convolve_store256.h"
+};
+
+}  // namespace
+}  // namespace avxvnni
+
+void convolve_avxvnni(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
+                      void* out) {
+  avxvnni::convolve<avxvnni::V>(c, pixels, in, out);
+}
+
+}  // namespace bindesc
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
