@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .matching import nearest
-from .packing import pack_bits, unpack_bits
+from .packing import majority_codes
 
 Codes = NDArray[np.uint8]
 
@@ -120,12 +120,8 @@ def _learn_words(names: Sequence[str], codes: Callable[[str], Codes]) -> Codes:
     sample = np.concatenate(parts)
     count = min(WORDS, math.ceil(len(sample) / _CODES_A_WORD))
     words = sample[random.permutation(len(sample))[:count]]
-    bits = unpack_bits(sample)
     for _ in range(_ROUNDS if len(words) else 0):
         word = nearest(sample, words, 1).index[:, 0]
-        order = np.argsort(word, kind="stable")
-        used, starts = np.unique(word[order], return_index=True)
-        members = np.diff(np.append(starts, len(word)))
-        ones = np.add.reduceat(bits[order], starts, dtype=np.int32)
-        words[used] = pack_bits(2 * ones >= members[:, None])
+        used, medians = majority_codes(sample, word)
+        words[used] = medians
     return words

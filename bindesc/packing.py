@@ -54,6 +54,24 @@ def unpack_bits(codes: ArrayLike) -> NDArray[np.uint8]:
     return np.unpackbits(array, axis=-1)
 
 
+def majority_codes(
+    codes: NDArray[np.uint8], label: NDArray[np.integer]
+) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
+    """The median of each cluster of codes in Hamming space: each bit by majority, a tie gives 1.
+
+    Args:
+        codes: ``(N, B)`` uint8, N at least 1.
+        label: ``(N,)`` integers, the cluster of each code.
+
+    Returns:
+        ``(K,)`` the labels that occur, ascending, and ``(K, B)`` uint8, their medians.
+    """
+    order = np.argsort(label, kind="stable")
+    used, start = np.unique(label[order], return_index=True)
+    clusters = np.split(codes[order], start[1:])  # unpacked one by one, to bound the memory
+    return used, pack_bits(np.stack([2 * unpack_bits(c).sum(0) >= len(c) for c in clusters]))
+
+
 def unit_vectors(codes: NDArray[np.uint8], dtype: DTypeLike = np.float32) -> NDArray[np.floating]:
     """Codes for software that knows floats only: bit 1 becomes ``1 / sqrt(K)``, bit 0 minus that.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .runtime import Runtime
-from .weights import WeightsError, read_model
+from .weights import WeightsError
 
 ARCHITECTURE = "bingan-retrieval"
 
@@ -31,12 +31,10 @@ def open_images_model(
         WeightsError: see :func:`bindesc.weights.read_model`; or the model is for patches, or has
             another code length.
     """
-    manifest, _ = read_model(model)
-    if manifest.architecture != ARCHITECTURE:
-        raise WeightsError(
-            f"{model}: is a {manifest.architecture} model for patches, wanted {ARCHITECTURE}"
-        )
     runtime = Runtime(model, device)
+    architecture = runtime.manifest.architecture
+    if architecture != ARCHITECTURE:
+        raise WeightsError(f"{model}: is a {architecture} model for patches, wanted {ARCHITECTURE}")
     _check_bits(runtime, bits)
     return runtime
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .models.integer import INPUT_SCALE, IntegerLayer, from_tensors
 from .packing import pack_bits
 from .patches import PATCH_SIDE
 from .threads import default_threads
-from .weights import Manifest, WeightsError, golden_codes, load_model, read_model
+from .weights import Manifest, WeightsError, golden_codes, read_model, restore_network
 
 # Every call of a network in floating point sees exactly this many patches (the last ones zero),
 # because the order in which a convolution adds up may depend on the size of the batch.
@@ -43,7 +44,7 @@ class Runtime:
         self.manifest, tensors = read_model(model)
         layers = from_tensors(tensors)
         if not layers:
-            self._describe = _in_floats(model, device)
+            self._describe = _in_floats(restore_network(model, self.manifest, tensors), device)
         elif device == "cpu":
             self._describe = _in_the_core(layers)
         else:
@@ -126,10 +127,9 @@ def _on_device(layers: list[IntegerLayer], device: str) -> _Describe:
     return describe
 
 
-def _in_floats(model: str | os.PathLike[str], device: str) -> _Describe:
+def _in_floats(loaded: Any, device: str) -> _Describe:
     import torch
 
-    loaded: Any = load_model(model)[0]
     network = loaded.for_inference().to(device, memory_format=torch.channels_last)
 
     def chunk(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -149,11 +149,17 @@ def _in_floats(model: str | os.PathLike[str], device: str) -> _Describe:
     return describe
 
 
-def _exact_products() -> Any:
-    """No TF32 and no algorithm that varies from run to run, on GPUs."""
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Inside, no TF32 and no algorithm that varies from run to run, on GPUs."""
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+    products = torch.backends.cuda.matmul
+    before, products.allow_tf32 = products.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
+    finally:
+        products.allow_tf32 = before

@@ -128,12 +128,10 @@ def _calibrate(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace, sources: Sequence[Path]) -> Iterator[tuple[str, Any]]:
     from tqdm import tqdm
 
-    from .extractor import create
+    from .commands import make_extractor
 
-    def make() -> Any:
-        return create(args.detector, args.model, args.n_kpts, args.device)
-
-    return iter(tqdm(read_codes(sources, make), unit="image"))
+    codes = read_codes(sources, lambda: make_extractor(args, "bindesc"))
+    return iter(tqdm(codes, unit="image"))
 
 
 def _image_paths(source: Path) -> list[Path]:

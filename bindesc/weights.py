@@ -132,9 +132,16 @@ def load_model(model: str | os.PathLike[str]) -> tuple[nn.Module, Manifest]:
     Raises:
         WeightsError: see :func:`read_model`; or the tensors do not fit the architecture.
     """
+    manifest, tensors = read_model(model)
+    return restore_network(model, manifest, tensors), manifest
+
+
+def restore_network(
+    model: str | os.PathLike[str], manifest: Manifest, tensors: Mapping[str, NDArray[Any]]
+) -> nn.Module:
+    """The network of what :func:`read_model` returned; see :func:`load_model`."""
     import torch
 
-    manifest, tensors = read_model(model)
     try:
         network = build_network(manifest.architecture, manifest.config)
         state = {
@@ -145,7 +152,7 @@ def load_model(model: str | os.PathLike[str]) -> tuple[nn.Module, Manifest]:
         network.load_state_dict(state, strict=True)
     except (KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{model}: the tensors do not fit the architecture ({error})") from None
-    return network.eval(), manifest
+    return network.eval()
 
 
 def load_weights(network: nn.Module, model: str | os.PathLike[str]) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bindesc.packing import pack_bits, unpack_bits
+from bindesc.packing import majority_codes, pack_bits, unpack_bits
 
 CODES = st.integers(0, 5).flatmap(
     lambda n: st.integers(1, 9).flatmap(lambda b: arrays(np.uint8, (n, b)))
@@ -32,3 +32,13 @@ def test_what_cannot_be_packed_is_refused(bits):
 def test_what_cannot_be_unpacked_is_refused(codes):
     with pytest.raises(ValueError, match="codes:"):
         unpack_bits(codes)
+
+
+def test_majority_of_each_bit_and_cluster():
+    rng = np.random.default_rng(0)
+    codes, label = rng.integers(0, 256, (50, 4), np.uint8), rng.choice([1, 4, 7], 50)
+    used, medians = majority_codes(codes, label)
+    assert used.tolist() == [1, 4, 7]
+    for cluster, median in zip(used, medians, strict=True):
+        bits = np.unpackbits(codes[label == cluster], axis=1)
+        assert (np.unpackbits(median) == (2 * bits.sum(0) >= len(bits))).all()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_gan_options, add_run_options, command_line, print_scores
+from .options import add_gan_options, add_run_options, command_line, gan_config, print_scores
 from .retrieval_cli import add_retrieval
 
 if TYPE_CHECKING:
@@ -192,7 +192,6 @@ def _train_compact(args: argparse.Namespace) -> int:
 def _train_bingan(args: argparse.Namespace) -> int:
     from .distributed import join
     from .gan import WEIGHTS, train
-    from .gan_step import GanConfig
     from .patch_images import open_held_out, open_patches
     from .validation import report
 
@@ -203,15 +202,7 @@ def _train_bingan(args: argparse.Namespace) -> int:
         folder = args.patches or args.out / PATCHES
         patches, support = open_patches(folder)
         held_out = open_held_out(folder)
-        config = GanConfig(
-            model=_bingan_config(args.init, support),
-            batch=args.batch,
-            learning_rate=args.learning_rate,
-            lambda_dmr=args.lambda_dmr,
-            lambda_bre=args.lambda_bre,
-            bfloat16=args.bfloat16,
-            seed=args.seed,
-        )
+        config = gan_config(args, _bingan_config(args.init, support))
         scores = train(
             patches,
             args.out,

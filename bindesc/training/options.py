@@ -6,6 +6,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..models.bingan import BinGanConfig
+    from ..models.retrieval import RetrievalConfig
+    from .gan_step import GanConfig
 
 
 def add_run_options(parser: argparse.ArgumentParser, learning_rate: float) -> None:
@@ -39,6 +45,21 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
         help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
     )
     parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
+
+
+def gan_config(args: argparse.Namespace, model: BinGanConfig | RetrievalConfig) -> GanConfig:
+    """The options of :func:`add_gan_options` for a network."""
+    from .gan_step import GanConfig
+
+    return GanConfig(
+        model=model,
+        batch=args.batch,
+        learning_rate=args.learning_rate,
+        lambda_dmr=args.lambda_dmr,
+        lambda_bre=args.lambda_bre,
+        bfloat16=args.bfloat16,
+        seed=args.seed,
+    )
 
 
 def command_line() -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import add_gan_options, command_line, print_scores
+from .options import add_gan_options, command_line, gan_config, print_scores
 
 
 def add_retrieval(kinds: Any) -> None:
@@ -40,7 +40,6 @@ def _train(args: argparse.Namespace) -> int:
     from .cifar10 import read_cifar10
     from .distributed import join
     from .gan import WEIGHTS, train
-    from .gan_step import GanConfig
 
     model = RetrievalConfig(bits=args.bits)
     if args.init is not None:
@@ -48,15 +47,7 @@ def _train(args: argparse.Namespace) -> int:
         if manifest.architecture == ARCHITECTURE:
             model = replace(RetrievalConfig(**manifest.config), bits=args.bits)
     images, _ = read_cifar10(args.data, "train")
-    config = GanConfig(
-        model=model,
-        batch=args.batch,
-        learning_rate=args.learning_rate,
-        lambda_dmr=args.lambda_dmr,
-        lambda_bre=args.lambda_bre,
-        bfloat16=args.bfloat16,
-        seed=args.seed,
-    )
+    config = gan_config(args, model)
     with join(args.device) as (ranks, device):
         scores = train(
             images,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..match_options import check_integer
 from ..matching import nearest
+from ..packing import majority_codes
 from ..vocabulary import MAX_BRANCHING, MAX_DEPTH, Vocabulary, check_codes
 
 _MAX_ITERATIONS = 25
@@ -88,8 +89,8 @@ def _split(
     centres = _seeds(codes, most, random, threads)
     label: NDArray[np.integer] = nearest(codes, centres, 1, threads).index[:, 0]
     for _ in range(_MAX_ITERATIONS):
-        used, label = np.unique(label, return_inverse=True)
-        centres = np.stack([_median(codes[label == i]) for i in range(len(used))])
+        used, centres = majority_codes(codes, label)
+        label = np.searchsorted(used, label)
         previous, label = label, nearest(codes, centres, 1, threads).index[:, 0]
         if (label == previous).all():
             break
@@ -114,9 +115,3 @@ def _seeds(
             break
         chosen.append(int(np.searchsorted(total, random.integers(total[-1]), side="right")))
     return codes[chosen]
-
-
-def _median(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The majority of each bit; a tie gives 1, as in DBoW2."""
-    ones = np.unpackbits(codes, axis=1).sum(axis=0, dtype=np.int64)
-    return np.packbits(2 * ones >= len(codes))
