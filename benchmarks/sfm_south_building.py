@@ -48,7 +48,8 @@ from .render_tables import markdown
 KEYPOINTS = 2000  # an image
 PAIRS = "sequential:10"
 SIFT = "colmap-sift"
-ROWS = ("bindesc", "orb", "teblid", SIFT, "beblid", "boost", "latch")
+MODELS = {"bindesc": "compact", "bingan-256": "bingan-256"}
+ROWS = (*MODELS, "orb", "teblid", SIFT, "beblid", "boost", "latch")
 NAME = "sfm_south_building"
 
 
@@ -74,7 +75,7 @@ def run_row(name: str, photos: Path, work: Path) -> dict[str, Any]:
     Raises:
         ValueError: this OpenCV lacks the descriptor.
     """
-    descriptor = bindesc_descriptor("compact") if name == "bindesc" else PEERS[name]()
+    descriptor = bindesc_descriptor(MODELS[name]) if name in MODELS else PEERS[name]()
     settings = sfm.SfmSettings({"descriptor": name, "n-kpts": KEYPOINTS}, PAIRS, Rules())
     sfm.describe(photos, work, lambda: SharedKeypoints(descriptor), settings)
     matching, collection = _cpu(lambda: sfm.match(photos, work, settings))

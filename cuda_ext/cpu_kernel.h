@@ -8,6 +8,7 @@
 
 #include "cpu_convolve.h"
 #include "cpu_sample_grid.h"
+#include "cpu_table.h"
 
 namespace bindesc {
 
@@ -67,6 +68,7 @@ struct Kernel {
   void (*within)(const Blocks&, const Tile&, const Columns&, const Hits&);
   Convolve convolve;
   Sample sample;
+  const TableKernel* table;  // for 256 bits; null where the sweep is faster
 };
 
 }  // namespace bindesc

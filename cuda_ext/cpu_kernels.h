@@ -20,6 +20,7 @@ void sample_scalar(const SampleGrid&, uint8_t* out);
 #if defined(BINDESC_X86)
 extern const Kernel kAvx2;
 extern const Kernel kAvx512;
+extern const TableKernel kTableAvx512;
 #if defined(BINDESC_AVX_VNNI)
 extern const Kernel kAvxVnni;
 void convolve_avxvnni(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);

@@ -3,6 +3,7 @@
 
 #include "cpu_kbest.h"
 #include "cpu_kernel.h"
+#include "cpu_nearest_tables.h"
 #include "cpu_sweeps.h"
 #include "hamming.h"
 
@@ -15,6 +16,9 @@ bool nearest(const Kernel& kernel, Codes query, Codes train, int k, int threads,
     std::fill_n(out.index, query.rows * k, kNoIndex);
     std::fill_n(out.distance, query.rows * k, kNoDistance);
     return true;
+  }
+  if (tables_pay(kernel, query, train, k)) {
+    return nearest_by_tables(kernel, query, train, k, threads, stop, out);
   }
   const auto write = [&](int64_t row, int rank, uint64_t best) {
     out.index[row * k + rank] = index_of(best);

@@ -136,6 +136,10 @@ int main() {
     }
     // Enough pairs for more than one thread, and more than one run of blocks.
     check(kernel, 8, 200, 4200, random);
+    // From 768 train codes on, 256 bits may be compared by tables of 512 of them.
+    for (auto [n, m] : {std::pair<size_t, size_t>{64, 768}, {70, 1281}}) {
+      check(kernel, 32, n, m, random);
+    }
     for (int side : {1, 15, 32}) check_sampling(kernel, side, random);
     std::printf("%s ok\n", kernel.name);
   }

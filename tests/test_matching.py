@@ -81,6 +81,40 @@ def test_more_than_one_run_of_blocks(isa):
         assert_same(matching.nearest(query, train), reference.nearest(query, train))
 
 
+# Tables of 512 codes serve 256 bits from 768 train codes and 64 queries on; the first 256 to 767
+# train codes go another way.
+TABLE_SHAPES = [(63, 768), (64, 767), (64, 768), (67, 1279), (521, 1280), (1031, 1600)]
+
+
+@pytest.mark.parametrize("shape", TABLE_SHAPES)
+@pytest.mark.parametrize("k", [1, 2])
+def test_nearest_by_tables(isa, shape, k):
+    for values in (2, 256):
+        query, train = codes(shape[0], 32, 1, values), codes(shape[1], 32, 2, values)
+        train[-20:] = train[:20]  # the same distance in the first and in the last block
+        query[-9:] = query[:9]
+        expected = reference.nearest(query, train, k)
+        for threads in (1, 3):
+            assert_same(matching.nearest(query, train, k, num_threads=threads), expected)
+
+
+@pytest.mark.parametrize("inverted", [0, 0xFF])
+def test_ties_in_tables(isa, inverted):
+    query = np.full((70, 32), 0x5A, np.uint8)
+    train = np.full((1300, 32), 0x5A ^ inverted, np.uint8)
+    assert_same(matching.nearest(query, train), reference.nearest(query, train))
+
+
+def test_every_bit_counts_in_tables(isa):
+    """Query i differs from train code 1500 + i in bit i alone, and from the others in many."""
+    train = codes(1800, 32, 1)
+    bits = np.unpackbits(train[1500:1756], axis=1)
+    query = np.packbits(bits ^ np.eye(256, dtype=np.uint8), axis=1)
+    found = matching.nearest(query, train)
+    assert_same(found, reference.nearest(query, train))
+    assert (found.distance[:, 0] == 1).all()
+
+
 @pytest.mark.parametrize("filters", FILTERS)
 def test_match(isa, filters):
     for values in (2, 256):
