@@ -1,60 +1,66 @@
-// The ceiling of the AVX-512 kernel: the same 256-bit distances in the same loop, only summed, with
-// no search for the smallest. Prints the best pairs a second of: distances only, top-2 and columns.
-// Usage: ceiling N
+// The ceiling of the AVX-512 matcher: the same 256-bit distances from the same tables, with no search
+// for the smallest. Prints the best pairs a second of: distances only, the whole matcher.
+// Usage: ceiling N, a multiple of 512.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 
-#include "../cuda_ext/cpu_avx512.cpp"
 #include "../cuda_ext/cpu_pack.h"
+#include "../cuda_ext/cpu_table_avx512.cpp"
+#include "../cuda_ext/hamming.h"
 
 using namespace bindesc;
 
-static uint64_t sum_distances(const Blocks& blocks, const Tile& tile) {
-  using avx512::V;
-  V::Reg sum = V::set1(0);
-  for (int64_t b = 0; b < blocks.count; ++b) {
-    V::Reg block[16];
-    for (int w = 0; w < 16; ++w) block[w] = V::load(blocks.words + (b * 16 + w) * V::kLanes);
-    const uint32_t* query = tile.words;
-    for (int q = 0; q < tile.rows; ++q, query += 17) {
-      sum = V::add(sum, avx512::distances<16>(block, query));
-    }
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static void all_distances(const uint8_t* table,
+                                                             const uint16_t* places, int64_t rows) {
+  for (int64_t row = 0; row < rows; ++row) {
+    avx512::Reg d[kTableDigits];
+    avx512::distances_to_block(table, places + row * kTablePlaces, d);
+    for (avx512::Reg& digit : d) asm volatile("" : : "v"(digit));  // computed, though never used
   }
-  return V::lowest(sum);
 }
 
 int main(int argc, char** argv) {
-  const int64_t n = argc > 1 ? std::atoll(argv[1]) : 5000;
+  const int64_t n = argc > 1 ? std::atoll(argv[1]) : 5120;
   std::mt19937 random(1);
-  std::vector<uint8_t> bytes(static_cast<size_t>(n) * 32);
-  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
-  const Codes codes{bytes.data(), n, 32};
-  const PackedBlocks packed(codes, avx512::V::kLanes);
-  std::vector<uint16_t> key(static_cast<size_t>(packed.slots()), 0xFFFF), number(key.size());
-  std::vector<uint32_t> words(kTile * 17);
-  std::vector<Best> best(kTile);
-
-  volatile uint64_t sink = 0;
-  const auto time = [&](auto sweep) {
+  std::vector<uint8_t> queries(static_cast<size_t>(n) * 32), trains(queries.size());
+  for (uint8_t& byte : queries) byte = static_cast<uint8_t>(random());
+  for (uint8_t& byte : trains) byte = static_cast<uint8_t>(random());
+  const auto rate = [&](auto run) {
     double shortest = 1e9;
     for (int repeat = 0; repeat < 15; ++repeat) {
       const auto start = std::chrono::steady_clock::now();
-      for (int64_t first = 0; first < n; first += kTile) {
-        const int rows = static_cast<int>(n - first < kTile ? n - first : kTile);
-        pack_tile(codes, first, rows, 16, words.data());
-        sweep(Tile{words.data(), rows, static_cast<uint16_t>(first / kTile)});
-      }
+      run();
       const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-      shortest = taken.count() < shortest ? taken.count() : shortest;
+      shortest = std::min(shortest, taken.count());
     }
     return static_cast<double>(n) * static_cast<double>(n) / shortest;
   };
-  const double ceiling = time([&](const Tile& tile) { sink = sink + sum_distances(packed.blocks(), tile); });
-  const double kernel = time([&](const Tile& tile) {
-    for (Best& row : best) row = {kNone, kNone};
-    kAvx512.top2(packed.blocks(), tile, {key.data(), number.data()}, best.data());
+
+  constexpr int64_t kPass = 512;
+  const auto planes = make_aligned<uint64_t>(int64_t{kTableBits} * kTableWords);
+  const auto table = make_aligned<uint8_t>(kTableSize);
+  const auto places = make_aligned<uint16_t>(n * kTablePlaces);
+  const double ceiling = rate([&] {
+    avx512::place(queries.data(), static_cast<int>(n), places.get());
+    for (int64_t block = 0; block < n / kTableBlock; ++block) {
+      avx512::slice(trains.data() + block * kTableBlock * kTableBytes, planes.get());
+      avx512::build(planes.get(), table.get());
+      for (int64_t first = 0; first < n; first += kPass) {
+        all_distances(table.get(), places.get() + first * kTablePlaces, kPass);
+      }
+    }
   });
-  std::printf("%.4g %.4g\n", ceiling, kernel);
+
+  const auto size = static_cast<size_t>(n);
+  std::vector<int32_t> index(2 * size), column_index(size);
+  std::vector<uint16_t> distance(2 * size), column_distance(size);
+  Stop stop([] { return false; });
+  const double matcher = rate([&] {
+    nearest(choose_kernel(), {queries.data(), n, 32}, {trains.data(), n, 32}, 2, 1, stop,
+            {index.data(), distance.data(), column_index.data(), column_distance.data()});
+  });
+  std::printf("%.4g %.4g\n", ceiling, matcher);
 }

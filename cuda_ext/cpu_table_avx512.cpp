@@ -169,48 +169,56 @@ struct Found {
   }
 };
 
-// The codes of a block that are nearer to a query than its second neighbour, one bit each.
-__attribute__((noinline)) void improve(TableRow& row, const Digits& digits, Reg nearer,
-                                       int64_t first_train) {
-  alignas(64) uint64_t codes[kTableWords];
-  _mm512_store_si512(codes, nearer);
-  // One loop over all bits, without a branch that depends on where they are.
-  unsigned words = _mm512_test_epi64_mask(nearer, nearer);
-  while (words) {
-    const int word = __builtin_ctz(words), bit = __builtin_ctzll(codes[word]);
-    codes[word] &= codes[word] - 1;
-    words ^= unsigned(codes[word] == 0) << word;
-    uint64_t distance = 0;
-    for (int i = 0; i < kTableDigits; ++i) distance |= (digits[i][word] >> bit & 1) << i;
-    const uint64_t found = distance << 32 | uint64_t(first_train + 64 * word + bit);
-    const uint64_t loser = row.first < found ? found : row.first;
-    row.first = row.first < found ? row.first : found;
-    row.second = row.second < loser ? row.second : loser;
+// The distances of a batch of queries to the codes of a block.
+struct Batch {
+  Digits digits[kBatch];
+  uint64_t nearer[kBatch][kTableWords];  // codes that are nearer than the second neighbour
+  uint64_t words;                        // which words of `nearer` are not 0
+
+  // Takes the nearer codes of all queries, in one loop without a branch that depends on where they
+  // are: mispredicted branches would cost more than the work.
+  BINDESC_INLINE void improve(TableRow* rows, int64_t first_train) {
+    while (words) {
+      const int place = __builtin_ctzll(words), query = place / kTableWords;
+      const int word = place % kTableWords;
+      uint64_t& codes = nearer[query][word];
+      const int bit = __builtin_ctzll(codes);
+      codes &= codes - 1;
+      words ^= uint64_t{codes == 0} << place;
+      uint64_t distance = 0;
+      for (int i = 0; i < kTableDigits; ++i) distance |= (digits[query][i][word] >> bit & 1) << i;
+      const uint64_t found = distance << 32 | uint64_t(first_train + 64 * word + bit);
+      TableRow& row = rows[query];
+      const uint64_t loser = row.first < found ? found : row.first;
+      row.first = row.first < found ? row.first : found;
+      row.second = row.second < loser ? row.second : loser;
+      set_limit(row);
+    }
   }
-  set_limit(row);
-}
+};
+static_assert(kBatch * kTableWords == 64);
 
 void pass(const TablePass& pass) {
-  alignas(64) uint64_t codes[kBatch][kTableWords];
-  alignas(64) Digits digits[kBatch];
   TableColumns& columns = *pass.columns;
+  alignas(64) Batch batch;
   alignas(64) Found found = {};
   const uint16_t* place = pass.places;
   for (int first = 0; first < pass.rows; first += kBatch) {
     const int count = pass.rows - first < kBatch ? pass.rows - first : kBatch;
-    unsigned nearer_queries = 0;
+    batch.words = 0;
     for (int query = 0; query < count; ++query, place += kTablePlaces) {
       Reg d[kTableDigits];
       distances_to_block(pass.table, place, d);
       const uint32_t* limit = pass.row[first + query].limit;
       Reg nearer = _mm512_setzero_si512(), better = nearer;
       for (int i = 0; i < kTableDigits; ++i) {
-        _mm512_store_si512(digits[query][i], d[i]);
+        _mm512_store_si512(batch.digits[query][i], d[i]);
         nearer = less(d[i], _mm512_set1_epi32(int(limit[i])), nearer);
         better = less(d[i], _mm512_load_si512(columns.digits[i]), better);
       }
-      _mm512_store_si512(codes[query], nearer);
-      nearer_queries |= unsigned(_mm512_test_epi32_mask(nearer, nearer) != 0) << query;
+      _mm512_store_si512(batch.nearer[query], nearer);
+      const uint64_t words = _mm512_test_epi64_mask(nearer, nearer);
+      batch.words |= words << (kTableWords * query);
       for (int i = 0; i < kTableDigits; ++i) {
         const Reg old = _mm512_load_si512(columns.digits[i]);
         _mm512_store_si512(columns.digits[i], choose(better, d[i], old));
@@ -223,11 +231,7 @@ void pass(const TablePass& pass) {
       _mm512_store_si512(found.batch, _mm512_or_si512(better, _mm512_load_si512(found.batch)));
     }
     found.end_batch(first);
-    for (; nearer_queries; nearer_queries &= nearer_queries - 1) {
-      const int query = __builtin_ctz(nearer_queries);
-      improve(pass.row[first + query], digits[query], _mm512_load_si512(codes[query]),
-              pass.first_train);
-    }
+    batch.improve(pass.row + first, pass.first_train);
   }
   found.store(pass.first_query, columns.index);
 }
