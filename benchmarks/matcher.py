@@ -172,8 +172,8 @@ def ceilings(n: int) -> dict[str, float] | None:
         program = str(Path(folder) / "ceiling")
         kernels = sorted((here.parent / "cuda_ext").glob("cpu_*.cpp"))
         sources = [s for s in kernels if s.name != "cpu_table_avx512.cpp"]  # ceiling.cpp has it
-        command = [compiler, "-std=c++17", "-O3", "-pthread", here / "ceiling.cpp", *sources]
-        subprocess.run([*command, "-o", program], check=True)
+        command = [compiler, "-std=c++17", "-O3", "-pthread", str(here / "ceiling.cpp")]
+        subprocess.run([*command, *map(str, sources), "-o", program], check=True)
         size = str(-(-n // 512) * 512)
         out = subprocess.run([program, size], check=True, capture_output=True, text=True).stdout
     distances, matcher = map(float, out.split())

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.detectors import SCALE_FACTORS, create_detector, detect, to_arrays
+from bindesc.folder import find_images
 from bindesc.image import read_image, resize_to, to_gray
 from bindesc.patches import extract_patches
 from bindesc.training.augment import degrade, random_homography, relight
 from bindesc.training.brown import BrownError, open_brown
 from bindesc.training.pairing import carry_by_homography
-from bindesc.training.pairs import find_photos
 
 from .datasets import Scene, View
 
@@ -108,10 +108,10 @@ def pairs_from_scenes(name: str, scenes: Iterable[Scene], count: int, seed: int 
 
 def scenes_of_photos(folder: Path, seed: int = 0) -> Iterator[Scene]:
     """Scenes made from all photos below a folder: synthetic views under another light."""
-    for number, path in enumerate(find_photos(folder)):
+    for number, name in enumerate(find_images(folder)):
         rng = np.random.default_rng([seed, number])
-        photo = resize_to(to_gray(read_image(path)), _MAX_SIDE)
-        yield Scene(path.stem, photo, tuple(_made_view(rng, photo, k) for k in range(_VIEWS)))
+        photo = resize_to(to_gray(read_image(folder / name)), _MAX_SIDE)
+        yield Scene(Path(name).stem, photo, tuple(_made_view(rng, photo, k) for k in range(_VIEWS)))
 
 
 def pairs_from_brown(folder: Path, count: int, seed: int = 0) -> PatchPairs:

@@ -7,9 +7,9 @@ defaults: its keypoints (2000 an image), matcher and verification.
 
 Mapping may end in several models, which can share images; an image counts once, points and
 observations are summed. It uses one thread, so that the same machine gives the same models again.
-Stage times are CPU seconds of the process, because they hold on a busy machine too.
-``--matching`` times ``bindesc.match_pairs`` against ``cv2.BFMatcher`` with cross-check on every
-twentieth pair.
+Stage times are CPU seconds of the process, because they hold on a busy machine too. ``--times``
+times, with one thread, describing by each descriptor and matching every twentieth pair by
+``bindesc.match_pairs`` and by ``cv2.BFMatcher`` with cross-check; it needs the row ``bindesc``.
 
 A row's result is kept in the work folder, ``runs/south_building`` by default; a stopped run goes on
 where it was. Run ``python -m benchmarks.sfm_south_building``; ``--rows`` chooses rows.
@@ -21,7 +21,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from bindesc.types import Features
 
 from .common import Contender, measure, write_results
 from .datasets import DataMissingError, data_folder
-from .descriptors import PEERS, Descriptor, bindesc_descriptor, detect
+from .descriptors import PEERS, Described, Descriptor, bindesc_descriptor, detect
 from .render_tables import markdown
 
 KEYPOINTS = 2000  # an image
@@ -75,7 +77,7 @@ def run_row(name: str, photos: Path, work: Path) -> dict[str, Any]:
     Raises:
         ValueError: this OpenCV lacks the descriptor.
     """
-    descriptor = bindesc_descriptor(MODELS[name]) if name in MODELS else PEERS[name]()
+    descriptor = _descriptor(name)
     settings = sfm.SfmSettings({"descriptor": name, "n-kpts": KEYPOINTS}, PAIRS, Rules())
     sfm.describe(photos, work, lambda: SharedKeypoints(descriptor), settings)
     matching, collection = _cpu(lambda: sfm.match(photos, work, settings))
@@ -152,9 +154,7 @@ def time_matching(collection: Collection) -> dict[str, Any]:
             others = pairs.symmetric_difference(map(tuple, own.pairs.tolist()))
             _check_mutual(np.array(sorted(others), int).reshape(-1, 2), first, second)
 
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with _one_thread():
         timings = measure(
             {
                 "bindesc.match_pairs": Contender(
@@ -167,14 +167,35 @@ def time_matching(collection: Collection) -> dict[str, Any]:
             repeats=5,
             budget=30,
         )
-    finally:
-        cv2.setNumThreads(threads)
     each = {name: 1000 * timing.median / len(codes) for name, timing in timings.items()}
     return {"pairs": len(codes), "ms_a_pair": each, "timings": timings}
 
 
-def table(rows: Sequence[dict[str, Any]]) -> dict[str, list]:
-    """The figures as header and rows of text."""
+def time_describing(photo: Path, names: Sequence[str]) -> dict[str, float]:
+    """Milliseconds that each descriptor takes for the shared keypoints of a photo, one thread."""
+    gray = to_gray(read_image(photo))
+    keypoints = detect(gray, KEYPOINTS)
+
+    def check(described: Described) -> None:
+        if not len(described.codes) == len(described.index) > 0:
+            raise ValueError("not a code for each keypoint")
+
+    contenders = {
+        name: Contender(partial(_descriptor(name).describe, gray, keypoints), check)
+        for name in names
+    }
+    with _one_thread():
+        timings = measure(contenders, repeats=7, budget=30)
+    return {name: 1000 * timing.median for name, timing in timings.items()}
+
+
+def table(rows: Sequence[dict[str, Any]], describing: Mapping[str, float]) -> dict[str, list]:
+    """The figures as header and rows of text.
+
+    Args:
+        rows: of :func:`run_row` and :func:`run_sift`.
+        describing: of :func:`time_describing`, or nothing.
+    """
     header = [
         "same 2000 ORB keypoints",
         "images",
@@ -184,6 +205,7 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list]:
         "error, px",
         "verified / pair",
         "inlier ratio",
+        "describe, ms",
         "map, s",
     ]
     body = [
@@ -196,6 +218,7 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list]:
             f"{row['error']:.2f}",
             f"{row['inliers_a_pair']:.0f}",
             f"{row['inlier_ratio']:.2f}",
+            f"{describing[row['name']]:.0f}" if row["name"] in describing else "-",
             f"{row['map_s']:.0f}",
         ]
         for row in rows
@@ -226,26 +249,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             _save(path, result)
         print(path.read_text(), flush=True)
-    timed = options.work / "matching.json"
-    if options.matching:
+    timed = options.work / "times.json"
+    if options.times:
         settings = sfm.SfmSettings({"descriptor": "bindesc", "n-kpts": KEYPOINTS}, PAIRS)
         collection = sfm.match(photos, options.work / "bindesc", settings)
-        _save(timed, time_matching(collection))
+        names = [name for name in options.rows if name != SIFT]
+        describing = time_describing(photos / find_images(photos)[0], names)
+        _save(timed, {"matching": time_matching(collection), "describing_ms": describing})
         print(timed.read_text())
-    done = [options.work / name / "result.json" for name in ROWS]
-    rows = [json.loads(path.read_text()) for path in done if path.exists()]
-    print(markdown(**table(rows)))
+    times = json.loads(timed.read_text()) if timed.exists() else {}
+    done = {name: options.work / name / "result.json" for name in ROWS}
+    rows = [
+        {"name": name, **json.loads(path.read_text())}
+        for name, path in done.items()
+        if path.exists()
+    ]
+    made = table(rows, times.get("describing_ms", {}))
+    print(markdown(**made))
     if options.save:
         path = write_results(
             NAME,
             rows,
             libraries=("opencv-python", "opencv-contrib-python", "pycolmap", "torch"),
             settings={"keypoints": KEYPOINTS, "pairs": PAIRS, "ratio": Rules().ratio},
-            matching=json.loads(timed.read_text()) if timed.exists() else None,
-            table=table(rows),
+            **times,
+            table=made,
         )
         print(f"wrote {path}", file=sys.stderr)
     return 0
+
+
+def _descriptor(name: str) -> Descriptor:
+    return bindesc_descriptor(MODELS[name]) if name in MODELS else PEERS[name]()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """OpenCV, and bindesc and torch with it, on one thread."""
+    import torch
+
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
 def _figures(models: Sequence[Any], found: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -299,7 +349,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("runs/south_building"),
         help="folder that keeps what is done (%(default)s)",
     )
-    parser.add_argument("--matching", action="store_true", help="time the matching stage")
+    parser.add_argument("--times", action="store_true", help="time describing and matching")
     parser.add_argument("--save", action="store_true", help=f"write benchmarks/results/{NAME}.json")
     return parser
 

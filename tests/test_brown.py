@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from pictures import textured
 
+from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.training.brown import BrownError, open_brown, write_brown
 from bindesc.training.pairs import PairSettings, build_pairs
@@ -204,7 +205,7 @@ def test_a_set_of_pairs_is_a_set_of_patches(tmp_path):
 def test_nothing_is_left_where_there_are_no_patches(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
-    with pytest.raises(ImageError, match="no photos"):
+    with pytest.raises(FolderError, match="no images"):
         build_patches(tmp_path / "set", PatchSettings(), photos=[photos])
     cv2.imwrite(str(photos / "flat.png"), np.zeros((200, 200), np.uint8))
     with pytest.raises(ImageError, match="no keypoints"):

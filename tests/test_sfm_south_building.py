@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pictures import shifted, textured
@@ -36,6 +37,12 @@ def test_both_matchers_are_checked_and_timed(tmp_path: Path) -> None:
     assert all(milliseconds > 0 for milliseconds in result["ms_a_pair"].values())
 
 
+def test_describing_is_timed(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), textured())
+    times = benchmark.time_describing(tmp_path / "a.png", ["orb", "bindesc"])
+    assert list(times) == ["orb", "bindesc"] and min(times.values()) > 0
+
+
 def test_wrong_matches_are_found() -> None:
     codes = np.random.default_rng(0).integers(0, 256, (20, 32)).astype(np.uint8)
     same = np.stack([np.arange(20), np.arange(20)], axis=1)
@@ -46,6 +53,7 @@ def test_wrong_matches_are_found() -> None:
 
 def test_table_counts_an_image_once() -> None:
     row = {
+        "name": "orb",
         "row": "ORB",
         "registered": 9,
         "images": [6, 5],
@@ -56,9 +64,11 @@ def test_table_counts_an_image_once() -> None:
         "inlier_ratio": 0.25,
         "map_s": 4.0,
     }
-    table = benchmark.table([row])
-    assert table["rows"] == [["ORB", "9", "6 + 5", "1,234", "3.50", "0.71", "12", "0.25", "4"]]
-    assert len(table["header"]) == 9
+    table = benchmark.table([row], {"orb": 7.6})
+    cells = ["ORB", "9", "6 + 5", "1,234", "3.50", "0.71", "12", "0.25", "8", "4"]
+    assert table["rows"] == [cells]
+    assert len(table["header"]) == len(cells)
+    assert benchmark.table([row], {})["rows"][0][-2:] == ["-", "4"]
 
 
 def test_missing_data_is_told(

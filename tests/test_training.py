@@ -12,6 +12,7 @@ import pytest
 import torch
 from pictures import textured
 
+from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig
 from bindesc.training.losses import hardest_triplet, relax_bits
@@ -88,10 +89,10 @@ def test_unreadable_photos_are_listed(tmp_path):
 
 
 def test_a_folder_without_use_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ImageError, match="no such folder"):
+    with pytest.raises(FolderError, match="no such folder"):
         build_pairs(tmp_path / "missing", tmp_path / "set", SETTINGS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="no photos"):
+    with pytest.raises(FolderError, match="no images"):
         build_pairs(tmp_path / "empty", tmp_path / "set", SETTINGS)
     cv2.imwrite(str(tmp_path / "empty" / "flat.png"), np.zeros((300, 300), np.uint8))
     with pytest.raises(ImageError, match="enough pairs"):

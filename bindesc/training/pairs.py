@@ -23,12 +23,11 @@ from tqdm import tqdm
 
 from ..detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
 from ..files import atomic_folder
+from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .pairing import Tolerance, pair_keypoints
 from .views import Partner, Views, find_partners, made_views, taken_views
-
-PHOTO_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,6 @@ class PairSettings:
     warped: float = 0.6
     tolerance: Tolerance = field(default_factory=Tolerance)
     seed: int = 0
-
-
-def find_photos(folder: Path) -> list[Path]:
-    """The photos below ``folder``, sorted. Raises ImageError if there is none."""
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: no such folder")
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-    if not photos:
-        raise ImageError(f"{folder}: no photos in it ({', '.join(sorted(PHOTO_SUFFIXES))})")
-    return photos
 
 
 def pairs_of_views(
@@ -159,10 +148,11 @@ def build_pairs(
         ``{"photo", "partner", "scene", "start", "end"}``, and ``skipped`` photos with the reason.
 
     Raises:
-        ImageError: there is no photo, or none gives enough pairs.
+        FolderError: see :func:`bindesc.folder.find_images`.
+        ImageError: no photo gives enough pairs.
         FileExistsError: ``output`` exists.
     """
-    photos = find_photos(folder) if photos is None else photos
+    photos = [folder / name for name in find_images(folder)] if photos is None else photos
     partners = find_partners(photos, models, settings.partners, settings.seed)
     groups: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from ..detectors import SCALE_FACTORS, create_detector, detect, to_arrays
 from ..files import atomic_folder
+from ..folder import find_images
 from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .brown import open_brown
-from .pairs import PairSet, PairSettings, build_pairs, find_photos, open_pairs, raw_to_npy
+from .pairs import PairSet, PairSettings, build_pairs, open_pairs, raw_to_npy
 
 HELD_OUT = "held_out"
 _HELD_OUT_PAIRS = 2000  # about so many in all
@@ -85,13 +86,14 @@ def build_patches(
         patches), ``held_out`` photos and ``skipped`` photos with the reason.
 
     Raises:
-        ImageError: a folder has no photos, or there is not one patch.
+        FolderError: see :func:`bindesc.folder.find_images`.
+        ImageError: there is not one patch.
         BrownError: see :func:`bindesc.training.brown.open_brown`.
         FileExistsError: ``output`` exists.
     """
     sources: dict[str, int] = {}
     skipped: dict[str, str] = {}
-    found = {folder: find_photos(folder) for folder in photos}
+    found = {folder: [folder / name for name in find_images(folder)] for folder in photos}
     every_photo = [path for paths in found.values() for path in paths]
     held_out = hold_out(every_photo, settings.held_out_every)
     with atomic_folder(output) as partial:
