@@ -2,8 +2,9 @@
 
 Takes torch (2.3 or later) CUDA tensors, CuPy arrays and anything with DLPack or
 ``__cuda_array_interface__``, without a copy. Work is enqueued on the caller's stream and results
-stay on the device, as arrays of the library that the queries come from; nothing waits until the
-number of matches is asked for. The results equal :mod:`bindesc.reference` bit for bit: ties go to
+stay on the device, as arrays of the library that the queries come from. Nothing waits until the
+number of matches is asked for, except a radius search, for the number of neighbours that it makes
+room for. The results equal :mod:`bindesc.reference` bit for bit: ties go to
 the lowest index, a missing neighbour has index -1 and distance 65535.
 """
 
@@ -15,23 +16,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from . import cuda_library, reference, types
-from .cuda_job import Job, Workspace, address
+from . import cuda_library
+from .cuda_job import MAX_BYTES, Job, Workspace
 from .device_array import DeviceArray
-from .match_options import check_filters
+from .device_results import Counts, DeviceMatches, DeviceNearest, DeviceNeighbours, to_host
+from .match_options import MAX_K, check_filters, check_integer
 
 __all__ = [
     "DeviceArray",
     "DeviceMatches",
     "DeviceNearest",
+    "DeviceNeighbours",
     "Status",
     "Workspace",
     "match",
     "match_pairs",
     "nearest",
+    "radius",
     "status",
 ]
 
@@ -55,83 +56,6 @@ class Status:
 
     def __str__(self) -> str:
         return self.text
-
-
-class _Counts:
-    """The number of matches of each pair of a call, read once, when first asked for."""
-
-    def __init__(self, on_device: Any, device: int, stream: int) -> None:
-        self._on_device, self._device, self._stream = on_device, device, stream
-        self._host: NDArray[np.int32] | None = None
-
-    def __getitem__(self, pair: int) -> int:
-        if self._host is None:
-            self._host = _to_host(self._on_device, "int32", self._device, self._stream)
-        return int(self._host[pair])
-
-
-class DeviceMatches:
-    """The matches of one pair of images, on the device; like :class:`bindesc.types.Matches`.
-
-    The first use of ``len()``, ``pairs`` or ``distance`` waits for the work that makes them.
-    """
-
-    def __init__(
-        self, pairs: Any, distance: Any, counts: _Counts, number: int, device: int, stream: int
-    ) -> None:
-        self._pairs, self._distance = pairs, distance
-        self._counts, self._number = counts, number
-        self._device, self._stream = device, stream
-
-    def __len__(self) -> int:
-        return self._counts[self._number]
-
-    @property
-    def pairs(self) -> Any:
-        """``(K, 2)`` int32, the query and the train index, in ascending query order."""
-        return self._pairs[: len(self)]
-
-    @property
-    def distance(self) -> Any:
-        """``(K,)`` uint16, the Hamming distance in bits."""
-        return self._distance[: len(self)]
-
-    def to_host(self) -> types.Matches:
-        """A copy in host memory."""
-        return types.Matches(
-            _to_host(self.pairs, "int32", self._device, self._stream),
-            _to_host(self.distance, "uint16", self._device, self._stream),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceNearest:
-    """Nearest neighbours on the device; like :class:`bindesc.reference.Nearest` for k = 2.
-
-    Attributes:
-        index: ``(N, 2)`` int32, the two nearest train indices of each query, nearest first.
-        distance: ``(N, 2)`` uint16, their distances in bits.
-        column_index: ``(M,)`` int32, the nearest query of each train descriptor.
-        column_distance: ``(M,)`` uint16, its distance in bits.
-        device: number of the GPU.
-        stream: handle of the stream on which the arrays are written.
-    """
-
-    index: Any
-    distance: Any
-    column_index: Any
-    column_distance: Any
-    device: int
-    stream: int
-
-    def to_host(self) -> reference.Nearest:
-        """A copy in host memory."""
-        return reference.Nearest(
-            _to_host(self.index, "int32", self.device, self.stream),
-            _to_host(self.distance, "uint16", self.device, self.stream),
-            _to_host(self.column_index, "int32", self.device, self.stream),
-            _to_host(self.column_distance, "uint16", self.device, self.stream),
-        )
 
 
 def status() -> Status:
@@ -227,12 +151,12 @@ def nearest(
     stream: Any = None,
     workspace: Workspace | None = None,
 ) -> DeviceNearest:
-    """The two nearest train descriptors of each query, and the nearest query of each of them.
+    """The k nearest train descriptors of each query, and the nearest query of each of them.
 
     Args:
         query: see ``d1`` of :func:`match`.
         train: see ``d2`` of :func:`match`.
-        k: neighbours a query; the GPU finds 2, no other number.
+        k: neighbours a query, 1 to 32; more than 2 take longer.
         stream: see :func:`match`.
         workspace: see :func:`match`.
 
@@ -241,21 +165,51 @@ def nearest(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: as for :func:`match`, or k is not 2.
+        ValueError: as for :func:`match`, or k is out of range.
         RuntimeError: CUDA is not compiled or a CUDA call failed.
     """
-    if k != 2:
-        raise ValueError(f"k: the GPU finds 2 neighbours, got {k}; copy the arrays to host memory")
+    k = check_integer("k", k, 1, MAX_K)
     job = Job([(query, train)], [("query", "train")], stream, workspace)
     n, m = job.rows(0)[0], job.rows(1)[0]
     outputs = (
-        job.allocate((n, 2), "int32"),
-        job.allocate((n, 2), "uint16"),
+        job.allocate((n, k), "int32"),
+        job.allocate((n, k), "uint16"),
         job.allocate((m,), "int32"),
         job.allocate((m,), "uint16"),
     )
-    job.nearest(outputs)
+    job.nearest(k, outputs)
     return DeviceNearest(*outputs, job.device, job.stream)
+
+
+def radius(query: Any, train: Any, max_distance: int, *, stream: Any = None) -> DeviceNeighbours:
+    """All train descriptors within a Hamming distance of each query.
+
+    Two passes: one counts, one writes. Between them the call waits for the GPU and reads one
+    number, how many neighbours there are in all, to allocate the result.
+
+    Args:
+        query: see ``d1`` of :func:`match`.
+        train: see ``d2`` of :func:`match`.
+        max_distance: the largest distance reported, bits, at least 0.
+        stream: see :func:`match`.
+
+    Returns:
+        The neighbours of each query on the device, nearest first, the lower index first among
+        equals. They take 6 bytes each, and nothing but the result takes memory.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: as for :func:`match`.
+        RuntimeError: CUDA is not compiled or a CUDA call failed.
+    """
+    limit = min(check_integer("max_distance", max_distance, 0), 8 * MAX_BYTES)
+    job = Job([(query, train)], [("query", "train")], stream, None)
+    offsets, total = job.allocate((job.rows(0)[0] + 1,), "int64"), job.allocate((1,), "int64")
+    job.radius_count(limit, offsets, total)
+    count = int(to_host(total, "int64", job.device, job.stream)[0])
+    outputs = offsets, job.allocate((count,), "int32"), job.allocate((count,), "uint16")
+    job.radius_fill(limit, outputs)
+    return DeviceNeighbours(*outputs, job.device, job.stream)
 
 
 def _match(job: Job, tests: cuda_library.Filter) -> list[DeviceMatches]:
@@ -263,7 +217,7 @@ def _match(job: Job, tests: cuda_library.Filter) -> list[DeviceMatches]:
     pairs, distance = job.allocate((sum(rows), 2), "int32"), job.allocate((sum(rows),), "uint16")
     count = job.allocate((len(rows),), "int32")
     job.match(tests, (pairs, distance, count))
-    counts = _Counts(count, job.device, job.stream)
+    counts = Counts(count, job.device, job.stream)
     ends = list(itertools.accumulate(rows))
     return [
         DeviceMatches(
@@ -271,13 +225,6 @@ def _match(job: Job, tests: cuda_library.Filter) -> list[DeviceMatches]:
         )
         for number, (n, end) in enumerate(zip(rows, ends, strict=True))
     ]
-
-
-def _to_host(array: Any, dtype: str, device: int, stream: int) -> NDArray[Any]:
-    """A copy in host memory, once the work on the stream is done."""
-    host = np.empty(tuple(array.shape), dtype)
-    cuda_library.call("copy", device, host.ctypes.data, address(array), host.nbytes, stream)
-    return host
 
 
 def _filter(

@@ -19,7 +19,8 @@ class Workspace:
     """Scratch memory that calls share, so that a loop over frames allocates once.
 
     One workspace serves one stream at a time. It grows to what the largest call needs, about
-    16 N + 8 M bytes for N queries and M train descriptors, and is freed with the object.
+    8 max(k, 2) N + 8 M bytes for N queries, M train descriptors and k neighbours of a query (2 to
+    match), and is freed with the object.
     """
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ class Job:
 
     def match(self, tests: cuda_library.Filter, outputs: Sequence[Any]) -> None:
         """Enqueue the search and the tests; outputs: pairs, distance, count."""
-        scratch = self._scratch()
+        scratch = self._scratch(2)
         self._run(
             "match",
             ctypes.byref(tests),
@@ -97,17 +98,39 @@ class Job:
             ctypes.byref(cuda_library.Matches(*map(address, outputs))),
         )
 
-    def nearest(self, outputs: Sequence[Any]) -> None:
+    def nearest(self, k: int, outputs: Sequence[Any]) -> None:
         """Enqueue the search; outputs: index, distance, column_index, column_distance."""
-        scratch = self._scratch()
+        scratch = self._scratch(k)
         self._run(
             "nearest",
+            k,
             address(scratch),
             ctypes.byref(cuda_library.Nearest(*map(address, outputs))),
         )
 
-    def _scratch(self) -> Any:
-        size = max(1, cuda_library.workspace_bytes(self._structs))
+    def radius_count(self, max_distance: int, offsets: Any, total: Any) -> None:
+        """Enqueue the first pass of a radius search of the one pair."""
+        self._radius("radius_count", max_distance, (offsets,), address(total))
+
+    def radius_fill(self, max_distance: int, outputs: Sequence[Any]) -> None:
+        """Enqueue the second pass; outputs: offsets as the first left them, index, distance."""
+        self._radius("radius_fill", max_distance, outputs)
+
+    def _radius(self, name: str, max_distance: int, outputs: Sequence[Any], *more: int) -> None:
+        neighbours = cuda_library.Neighbours(*map(address, outputs))
+        cuda_library.call(
+            name,
+            self.device,
+            self._structs,
+            self._width,
+            max_distance,
+            ctypes.byref(neighbours),
+            *more,
+            self.stream,
+        )
+
+    def _scratch(self, k: int) -> Any:
+        size = max(1, cuda_library.workspace_bytes(self._structs, k))
         if self._workspace is not None:
             return self._workspace.reserve(size, self.device)
         return self.allocate((size,), "uint8")

@@ -45,10 +45,19 @@ class Nearest(ctypes.Structure):
     ]
 
 
+class Neighbours(ctypes.Structure):
+    """``bindesc_neighbours``: the addresses of the outputs."""
+
+    _fields_ = [("offsets", c_void_p), ("index", c_void_p), ("distance", c_void_p)]
+
+
 _SEARCH = [c_int, POINTER(Pair), c_int, c_int]
+_RADIUS = [c_int, POINTER(Pair), c_int, c_int, POINTER(Neighbours)]
 _FALLIBLE = {
     "match": [*_SEARCH, POINTER(Filter), c_void_p, POINTER(Matches), c_void_p],
-    "nearest": [*_SEARCH, c_void_p, POINTER(Nearest), c_void_p],
+    "nearest": [*_SEARCH, c_int, c_void_p, POINTER(Nearest), c_void_p],
+    "radius_count": [*_RADIUS, c_void_p, c_void_p],
+    "radius_fill": [*_RADIUS, c_void_p],
     "devices": [POINTER(c_int)],
     "describe": [c_int, c_char_p, c_int],
     "device_of": [c_void_p, POINTER(c_int)],
@@ -71,7 +80,7 @@ def _open(library: Path) -> ctypes.CDLL:
         function = getattr(opened, f"bindesc_cuda_{name}")
         function.argtypes = arguments
         function.restype = c_int
-    opened.bindesc_cuda_workspace.argtypes = [POINTER(Pair), c_int]
+    opened.bindesc_cuda_workspace.argtypes = [POINTER(Pair), c_int, c_int]
     opened.bindesc_cuda_workspace.restype = c_int64
     opened.bindesc_cuda_error.argtypes = []
     opened.bindesc_cuda_error.restype = c_char_p
@@ -114,6 +123,6 @@ def free_with(holder: object, device: int, pointer: int) -> None:
     weakref.finalize(holder, _call, _library(), "free", device, pointer).atexit = False
 
 
-def workspace_bytes(pairs: ctypes.Array[Pair]) -> int:
-    """Bytes of device memory that a call on these pairs needs."""
-    return _library().bindesc_cuda_workspace(pairs, len(pairs))
+def workspace_bytes(pairs: ctypes.Array[Pair], k: int) -> int:
+    """Bytes of device memory that a search for k neighbours of these pairs needs."""
+    return _library().bindesc_cuda_workspace(pairs, len(pairs), k)

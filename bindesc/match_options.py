@@ -6,6 +6,8 @@ import operator
 from numbers import Real
 from typing import Any
 
+MAX_K = 32  # neighbours of a query
+
 
 def check_filters(
     mutual: bool, ratio: float | None, margin: int | None, max_distance: int | None

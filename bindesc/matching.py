@@ -2,42 +2,29 @@
 
 Every function takes packed codes, ``(N, B)`` uint8 with B even, from 2 to 64 bytes (16 to 512
 bits). Ties go to the lowest index. A missing neighbour has index -1 and distance 65535.
+
+The arrays of a call may both be on a device (torch, CuPy or anything with DLPack or
+``__cuda_array_interface__``). The search then runs there and its result, of :mod:`bindesc.cuda`,
+has the same fields on the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _cpu
-from .match_options import check_filters, check_integer
+from .match_options import MAX_K, check_filters, check_integer
 from .reference import Nearest
 from .threads import default_threads
-from .types import Matches
+from .types import Matches, Neighbours
 
-MAX_K = 32
 MAX_BYTES = 64
 
 _DLPACK_CPU = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """All neighbours within a radius, in compressed sparse rows.
-
-    Attributes:
-        offsets: ``(N + 1,)`` int64; the neighbours of query i are at ``offsets[i]:offsets[i + 1]``.
-        index: ``(K,)`` int32, train indices, nearest first within a query.
-        distance: ``(K,)`` uint16, their distances in bits.
-    """
-
-    offsets: NDArray[np.int64]
-    index: NDArray[np.int32]
-    distance: NDArray[np.uint16]
 
 
 def match(
@@ -56,8 +43,7 @@ def match(
 
     Args:
         d1: ``(N, B)`` uint8, the queries; zero rows are allowed.
-        d2: ``(M, B)`` uint8, the train descriptors. Both may be device arrays (torch, CuPy or
-            anything with DLPack or ``__cuda_array_interface__``); they are then matched there.
+        d2: ``(M, B)`` uint8, the train descriptors.
         mutual: keep a pair only if each is the other's nearest.
         ratio: keep if ``distance1 < ratio * distance2``, above 0, at most 1. A query without a
             second neighbour passes.
@@ -143,14 +129,20 @@ def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) 
         num_threads: see :func:`match`.
 
     Returns:
-        Indices and distances, nearest first.
+        Indices and distances, nearest first; for device arrays a
+        :class:`bindesc.cuda.DeviceNearest`.
 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an array has the wrong shape, or k is out of range.
     """
-    queries, trains = _codes("query", query, "train", train)
     k = check_integer("k", k, 1, MAX_K)
+    if _on_device("query", query, "train", train):
+        from . import cuda
+
+        found: Any = cuda.nearest(query, train, k)
+        return found
+    queries, trains = _codes("query", query, "train", train)
     return Nearest(*_cpu.nearest(queries, trains, k, threads_to_use(num_threads)))
 
 
@@ -164,14 +156,20 @@ def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = 
         num_threads: see :func:`match`.
 
     Returns:
-        The neighbours of each query, nearest first, the lower index first among equals.
+        The neighbours of each query, nearest first, the lower index first among equals; for
+        device arrays a :class:`bindesc.cuda.DeviceNeighbours`.
 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an array has the wrong shape, or ``max_distance`` is negative.
     """
-    queries, trains = _codes("query", query, "train", train)
     limit = check_integer("max_distance", max_distance, 0)
+    if _on_device("query", query, "train", train):
+        from . import cuda
+
+        device_found: Any = cuda.radius(query, train, limit)
+        return device_found
+    queries, trains = _codes("query", query, "train", train)
     found = _cpu.radius(queries, trains, min(limit, 8 * MAX_BYTES), threads_to_use(num_threads))
     return Neighbours(*found)
 

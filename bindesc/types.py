@@ -1,4 +1,4 @@
-"""The two results that bindesc hands out: the features of an image and the matches of a pair."""
+"""The results that bindesc hands out: features of an image, matches of a pair, neighbours."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """All neighbours within a radius, in compressed sparse rows.
+
+    Attributes:
+        offsets: ``(N + 1,)`` int64; the neighbours of query i are at ``offsets[i]:offsets[i + 1]``.
+        index: ``(K,)`` int32, train indices, nearest first within a query.
+        distance: ``(K,)`` uint16, their distances in bits.
+    """
+
+    offsets: NDArray[np.int64]
+    index: NDArray[np.int32]
+    distance: NDArray[np.uint16]

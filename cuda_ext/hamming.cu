@@ -2,10 +2,12 @@
 #include "hamming_cuda.h"
 
 #include <algorithm>
-#include <cstdio>
 
+#include "cuda_calls.cuh"
 #include "hamming_kernel.cuh"
 #include "hamming_output.cuh"
+#include "hamming_radius.cuh"
+#include "hamming_rows.cuh"
 
 namespace {
 
@@ -13,58 +15,11 @@ using namespace bindesc::cuda;
 
 // More blocks even out the load between multiprocessors; fewer make the column minima cheaper.
 constexpr int64_t BLOCKS_PER_MULTIPROCESSOR = 24;
-constexpr int64_t MAX_GRID = (int64_t{1} << 31) - 1;
-
-thread_local char error_text[256] = "no error";
-
-cudaError_t fail(cudaError_t code, const char* call) {
-  std::snprintf(error_text, sizeof error_text, "%s: %s (%s)", call, cudaGetErrorString(code),
-                cudaGetErrorName(code));
-  cudaGetLastError();  // clears the error, which the next launch would report again
-  return code;
-}
-
-#define CHECK(call)                                                             \
-  do {                                                                          \
-    const cudaError_t code_ = (call);                                           \
-    if (code_ != cudaSuccess) return fail(code_, #call);                        \
-  } while (0)
-
-// Makes a device current for one scope.
-class OnDevice {
- public:
-  cudaError_t enter(int device) {
-    CHECK(cudaGetDevice(&before_));
-    CHECK(cudaSetDevice(device));
-    entered_ = true;
-    return cudaSuccess;
-  }
-  ~OnDevice() {
-    if (entered_) cudaSetDevice(before_);
-  }
-
- private:
-  int before_ = 0;
-  bool entered_ = false;
-};
-
-#define ON_DEVICE(device)                                                       \
-  OnDevice on_device_;                                                          \
-  if (const cudaError_t code_ = on_device_.enter(device); code_ != cudaSuccess) return code_
-
-template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, unsigned threads,
-                   cudaStream_t stream, Arguments... arguments) {
-  if (blocks == 0) return cudaSuccess;
-  if (blocks > MAX_GRID) return cudaErrorInvalidConfiguration;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(threads);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
 
 int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Keys that a search for k neighbours keeps of each row: TwoNearest finds one and two.
+int64_t keys_of_row(int k) { return std::max(k, 2); }
 
 struct Totals {
   int64_t rows = 0;
@@ -89,10 +44,10 @@ struct Workspace {
   Key* column;
   unsigned* group_count;
 
-  Workspace(void* memory, const Totals& sum)
+  Workspace(void* memory, const Totals& sum, int k)
       : nearest(static_cast<Key*>(memory)),
         second(nearest + sum.rows),
-        column(second + sum.rows),
+        column(nearest + keys_of_row(k) * sum.rows),
         group_count(reinterpret_cast<unsigned*>(column + sum.columns)) {}
 };
 
@@ -108,9 +63,12 @@ struct Slice {
   int64_t groups = 0;
   bool vectors = true;
 
-  // Cuts the pairs into blocks of `block_rows` queries by a chunk of train codes.
-  void fill(const bindesc_pair* pairs, int count, unsigned block_rows, int multiprocessors) {
+  // Cuts the pairs into blocks of `block_rows` queries by a chunk of train codes. Merging the lists
+  // of short chunks would take longer than making them, so a chunk has at least 32 k codes.
+  void fill(const bindesc_pair* pairs, int count, unsigned block_rows, int k,
+            int multiprocessors) {
     batch.count = count;
+    const int64_t least = quotient_up(WARP * k, THREADS);
     int64_t work = 0;  // blocks, were each chunk one tile
     for (int p = 0; p < count; ++p)
       work += quotient_up(pairs[p].n, block_rows) * quotient_up(pairs[p].m, THREADS);
@@ -118,7 +76,7 @@ struct Slice {
         quotient_up(work, multiprocessors * BLOCKS_PER_MULTIPROCESSOR);  // tiles of a chunk
     for (int p = 0; p < count; ++p) {
       const int64_t tiles = quotient_up(pairs[p].m, THREADS);
-      const int64_t most = std::clamp<int64_t>(wanted, 1, MAX_CHUNK / THREADS);
+      const int64_t most = std::clamp<int64_t>(wanted, least, MAX_CHUNK / THREADS);
       const int64_t chunks = quotient_up(tiles, most);
       Pair& pair = batch.pair[p];
       pair.query = static_cast<const uint8_t*>(pairs[p].query);
@@ -136,37 +94,50 @@ struct Slice {
   }
 };
 
-template <int WORDS, int QUERIES, bool VECTOR>
-cudaError_t launch_search(const Slice& slice, cudaStream_t stream) {
-  return launch(search_kernel<WORDS, QUERIES, VECTOR>, slice.blocks, THREADS, stream, slice.batch);
+// Queries of a block: long codes leave a thread registers for two at most.
+template <class Row>
+constexpr int QUERIES_OF_LONG_CODES = std::min(Row::QUERIES, 2);
+
+template <class Row>
+unsigned block_rows(int width) {
+  return THREADS * (width > 32 ? QUERIES_OF_LONG_CODES<Row> : Row::QUERIES);
 }
 
-// Queries a thread keeps in registers: fewer for long codes.
-unsigned block_rows(int width) { return THREADS * (width > 32 ? 2 : 4); }
+template <class Row>
+cudaError_t launch_search(const Slice& slice, const typename Row::Arguments& arguments,
+                          cudaStream_t stream) {
+  constexpr int QUERIES = Row::QUERIES;
+  const auto run = [&](void (*kernel)(typename Row::Arguments)) {
+    CHECK(launch(kernel, slice.blocks, THREADS, stream, arguments));
+    return cudaSuccess;
+  };
+  if (arguments.width == 32 && slice.vectors) return run(search_kernel<8, QUERIES, true, Row>);
+  if (arguments.width <= 8) return run(search_kernel<2, QUERIES, false, Row>);
+  if (arguments.width <= 32) return run(search_kernel<8, QUERIES, false, Row>);
+  return run(search_kernel<16, QUERIES_OF_LONG_CODES<Row>, false, Row>);
+}
 
-cudaError_t launch_search(const Slice& slice, cudaStream_t stream) {
-  const int width = slice.batch.width;
-  if (width == 32 && slice.vectors) return launch_search<8, 4, true>(slice, stream);
-  if (width <= 8) return launch_search<2, 4, false>(slice, stream);
-  if (width <= 32) return launch_search<8, 4, false>(slice, stream);
-  return launch_search<16, 2, false>(slice, stream);
+cudaError_t count_multiprocessors(int device, int* count) {
+  CHECK(cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device));
+  return cudaSuccess;
 }
 
 // Fills the workspace's keys; then(slice, first pair) enqueues what follows for each launch's pairs.
 template <class Then>
-cudaError_t search_all(int device, const bindesc_pair* pairs, int count, int width, void* memory,
-                       cudaStream_t stream, Then then) {
+cudaError_t search_all(int device, const bindesc_pair* pairs, int count, int width, int k,
+                       void* memory, cudaStream_t stream, Then then) {
   const Totals sum = totals(pairs, count);
-  const Workspace space(memory, sum);
+  const Workspace space(memory, sum, k);
   int multiprocessors = 0;
-  CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  const size_t bytes = (2 * sum.rows + sum.columns) * sizeof(Key);
+  if (const cudaError_t code = count_multiprocessors(device, &multiprocessors)) return code;
+  const size_t bytes = (keys_of_row(k) * sum.rows + sum.columns) * sizeof(Key);
   CHECK(cudaMemsetAsync(memory, 0xFF, bytes, stream));
   Totals done;
   for (int first = 0; first < count; first += MAX_PAIRS) {
     const int some = std::min(MAX_PAIRS, count - first);
+    const unsigned rows = k > 2 ? block_rows<KNearest>(width) : block_rows<TwoNearest>(width);
     Slice slice;
-    slice.fill(pairs + first, some, block_rows(width), multiprocessors);
+    slice.fill(pairs + first, some, rows, k, multiprocessors);
     Batch& batch = slice.batch;
     batch.width = width;
     batch.nearest = space.nearest;
@@ -180,10 +151,27 @@ cudaError_t search_all(int device, const bindesc_pair* pairs, int count, int wid
       done.columns += pairs[first + p].m;
     }
     done.groups += slice.groups;
-    CHECK(launch_search(slice, stream));
-    if (const cudaError_t code = then(slice, first); code != cudaSuccess) return code;
+    cudaError_t code = k > 2 ? launch_search<KNearest>(slice, {batch, k}, stream)
+                             : launch_search<TwoNearest>(slice, batch, stream);
+    if (code == cudaSuccess) code = then(slice, first);
+    if (code != cudaSuccess) return code;
   }
   return cudaSuccess;
+}
+
+// One pass of a radius search.
+template <class Row>
+cudaError_t search_within(int device, const bindesc_pair& pair, int width, int max_distance,
+                          const bindesc_neighbours& neighbours, cudaStream_t stream) {
+  int multiprocessors = 0;
+  if (const cudaError_t code = count_multiprocessors(device, &multiprocessors)) return code;
+  Slice slice;
+  slice.fill(&pair, 1, block_rows<Row>(width), 1, multiprocessors);
+  slice.batch.width = width;
+  const RadiusBatch arguments = {slice.batch, static_cast<unsigned>(max_distance),
+                                 reinterpret_cast<unsigned long long*>(neighbours.offsets),
+                                 neighbours.index, neighbours.distance};
+  return launch_search<Row>(slice, arguments, stream);
 }
 
 cudaError_t decode(const Key* keys, int64_t count, int stride, int offset, int32_t* index,
@@ -197,9 +185,9 @@ cudaError_t decode(const Key* keys, int64_t count, int stride, int offset, int32
 
 extern "C" {
 
-int64_t bindesc_cuda_workspace(const bindesc_pair* pairs, int count) {
+int64_t bindesc_cuda_workspace(const bindesc_pair* pairs, int count, int k) {
   const Totals sum = totals(pairs, count);
-  return (2 * sum.rows + sum.columns) * sizeof(Key) + sum.groups * sizeof(unsigned);
+  return (keys_of_row(k) * sum.rows + sum.columns) * sizeof(Key) + sum.groups * sizeof(unsigned);
 }
 
 int bindesc_cuda_match(int device, const bindesc_pair* pairs, int count, int width,
@@ -209,7 +197,7 @@ int bindesc_cuda_match(int device, const bindesc_pair* pairs, int count, int wid
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
   const Filter tests = {filter->ratio, filter->margin, filter->max_distance, filter->mutual};
   CHECK(cudaMemsetAsync(matches->count, 0, count * sizeof(int32_t), stream));
-  return search_all(device, pairs, count, width, workspace, stream,
+  return search_all(device, pairs, count, width, 2, workspace, stream,
                     [&](const Slice& slice, int first) {
                       const Matches out = {matches->pairs, matches->distance,
                                            matches->count + first};
@@ -220,22 +208,52 @@ int bindesc_cuda_match(int device, const bindesc_pair* pairs, int count, int wid
                     });
 }
 
-int bindesc_cuda_nearest(int device, const bindesc_pair* pairs, int count, int width,
+int bindesc_cuda_nearest(int device, const bindesc_pair* pairs, int count, int width, int k,
                          void* workspace, const bindesc_nearest* nearest, void* stream_handle) {
   ON_DEVICE(device);
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
-  cudaError_t code = search_all(device, pairs, count, width, workspace, stream,
+  cudaError_t code = search_all(device, pairs, count, width, k, workspace, stream,
                                 [](const Slice&, int) { return cudaSuccess; });
   const Totals sum = totals(pairs, count);
-  const Workspace space(workspace, sum);
+  const Workspace space(workspace, sum, k);
+  const int lists = k == 2 ? 2 : 1;  // TwoNearest keeps its keys in two arrays
   if (code == cudaSuccess)
-    code = decode(space.nearest, sum.rows, 2, 0, nearest->index, nearest->distance, stream);
-  if (code == cudaSuccess)
+    code = decode(space.nearest, sum.rows * k / lists, lists, 0, nearest->index,
+                  nearest->distance, stream);
+  if (code == cudaSuccess && lists == 2)
     code = decode(space.second, sum.rows, 2, 1, nearest->index, nearest->distance, stream);
   if (code == cudaSuccess)
     code = decode(space.column, sum.columns, 1, 0, nearest->column_index,
                   nearest->column_distance, stream);
   return code;
+}
+
+int bindesc_cuda_radius_count(int device, const bindesc_pair* pair, int width, int max_distance,
+                              const bindesc_neighbours* neighbours, int64_t* total,
+                              void* stream_handle) {
+  ON_DEVICE(device);
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
+  CHECK(cudaMemsetAsync(neighbours->offsets, 0, (pair->n + 1) * sizeof(int64_t), stream));
+  if (const cudaError_t code = search_within<CountWithin>(device, *pair, width, max_distance,
+                                                          *neighbours, stream))
+    return code;
+  CHECK(launch(offsets_kernel, 1, GROUP, stream,
+               reinterpret_cast<unsigned long long*>(neighbours->offsets + 1),
+               static_cast<unsigned>(pair->n), reinterpret_cast<unsigned long long*>(total)));
+  return cudaSuccess;
+}
+
+int bindesc_cuda_radius_fill(int device, const bindesc_pair* pair, int width, int max_distance,
+                             const bindesc_neighbours* neighbours, void* stream_handle) {
+  ON_DEVICE(device);
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
+  if (const cudaError_t code = search_within<FillWithin>(device, *pair, width, max_distance,
+                                                         *neighbours, stream))
+    return code;
+  CHECK(launch(sort_kernel, pair->n, THREADS, stream,
+               reinterpret_cast<const unsigned long long*>(neighbours->offsets), neighbours->index,
+               neighbours->distance));
+  return cudaSuccess;
 }
 
 int bindesc_cuda_devices(int* count) {
@@ -248,7 +266,7 @@ int bindesc_cuda_describe(int device, char* text, int size) {
   cudaDeviceProp properties;
   cudaFuncAttributes attributes;
   CHECK(cudaGetDeviceProperties(&properties, device));
-  CHECK(cudaFuncGetAttributes(&attributes, search_kernel<8, 4, true>));
+  CHECK(cudaFuncGetAttributes(&attributes, search_kernel<8, 4, true, TwoNearest>));
   std::snprintf(text, size, "%s (sm_%d%d, %d multiprocessors)", properties.name, properties.major,
                 properties.minor, properties.multiProcessorCount);
   return cudaSuccess;

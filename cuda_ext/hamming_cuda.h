@@ -42,21 +42,39 @@ typedef struct {
 
 /* Device arrays. Ties go to the lowest index; a missing neighbour is -1 at distance 65535. */
 typedef struct {
-  int32_t* index;            /* [N][2] the two nearest train codes */
-  uint16_t* distance;        /* [N][2] bits */
+  int32_t* index;            /* [N][k] the k nearest train codes, nearest first */
+  uint16_t* distance;        /* [N][k] bits */
   int32_t* column_index;     /* [M] the nearest query */
   uint16_t* column_distance; /* [M] bits */
 } bindesc_nearest;
 
-/* Bytes of device memory that a call on these pairs needs: 16 N + 8 M + N / 64 + 4 a pair, about. */
-int64_t bindesc_cuda_workspace(const bindesc_pair* pairs, int count);
+/* Device arrays. The neighbours of query i are at offsets[i] to offsets[i + 1], nearest first and
+ * then by index. */
+typedef struct {
+  int64_t* offsets;   /* [n + 1] */
+  int32_t* index;     /* [offsets[n]] train codes */
+  uint16_t* distance; /* [offsets[n]] bits */
+} bindesc_neighbours;
 
-/* Width: bytes of a code, even, 2 to 64. Workspace: 16-byte aligned, free again when the work is. */
+/* Bytes of device memory that a search for k neighbours of these pairs needs, about
+ * 8 max(k, 2) N + 8 M + N / 64 + 4 a pair; bindesc_cuda_match is a search for 2. */
+int64_t bindesc_cuda_workspace(const bindesc_pair* pairs, int count, int k);
+
+/* Width: bytes of a code, even, 2 to 64. k: 1 to 32. Workspace: 16-byte aligned, free again when the
+ * work is. */
 int bindesc_cuda_match(int device, const bindesc_pair* pairs, int count, int width,
                        const bindesc_filter* filter, void* workspace,
                        const bindesc_matches* matches, void* stream);
-int bindesc_cuda_nearest(int device, const bindesc_pair* pairs, int count, int width,
+int bindesc_cuda_nearest(int device, const bindesc_pair* pairs, int count, int width, int k,
                          void* workspace, const bindesc_nearest* nearest, void* stream);
+
+/* All train codes within a distance of each query, at most 512 bits, in two calls. The first makes
+ * total[0], the number of neighbours, on the device, and in offsets what the second starts from;
+ * the caller reads the total and gives the second the same arrays, with room for them all. */
+int bindesc_cuda_radius_count(int device, const bindesc_pair* pair, int width, int max_distance,
+                              const bindesc_neighbours* neighbours, int64_t* total, void* stream);
+int bindesc_cuda_radius_fill(int device, const bindesc_pair* pair, int width, int max_distance,
+                             const bindesc_neighbours* neighbours, void* stream);
 
 int bindesc_cuda_devices(int* count);
 /* Name and architecture of a device, as text; fails if the library holds no code for it. */

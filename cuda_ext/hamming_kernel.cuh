@@ -1,5 +1,5 @@
-// Exact Hamming search on the device: the two nearest train codes of each query and the nearest
-// query of each train code, in one pass.
+// Exact Hamming search on the device: one pass that offers every train code to every query, and
+// finds the nearest query of each train code.
 //
 // nvcc compiles this text for the device; a C++ compiler runs it on the CPU through simt/.
 #pragma once
@@ -47,8 +47,8 @@ struct Batch {
   unsigned first_group[MAX_PAIRS];  // of count_kernel and emit_kernel
   int count;
   int width;              // bytes of a code
-  Key* nearest;           // [row]
-  Key* second;            // [row]
+  Key* nearest;           // [row]; of KNearest [row][k]
+  Key* second;            // [row]; unused by KNearest
   Key* column;            // [column]
   unsigned* group_count;  // [group] matches among its queries
 };
@@ -176,10 +176,11 @@ __device__ __forceinline__ Key widen(unsigned short_key, unsigned origin) {
 }
 
 // A block holds THREADS * QUERIES queries in registers and streams one chunk of train codes past
-// them, a tile at a time, through shared memory. Rows keep their two smallest keys in registers;
-// columns are reduced over the warp, then the block, then by an atomic minimum in global memory.
-template <int WORDS, int QUERIES, bool VECTOR>
-__global__ void __launch_bounds__(THREADS) search_kernel(const __grid_constant__ Batch batch) {
+// them, a tile at a time, through shared memory. What a row keeps is for Row (hamming_rows.cuh) to
+// say; columns are reduced over the warp, then the block, then by an atomic minimum in global memory.
+template <int WORDS, int QUERIES, bool VECTOR, class Row>
+__global__ void __launch_bounds__(THREADS)
+    search_kernel(const __grid_constant__ typename Row::Arguments batch) {
   static_assert(THREADS * QUERIES <= MAX_BLOCK, "a column's place must fit its bits");
   __shared__ Code<WORDS> tile[THREADS];
   __shared__ unsigned warp_column[THREADS / WARP][THREADS];
@@ -193,13 +194,13 @@ __global__ void __launch_bounds__(THREADS) search_kernel(const __grid_constant__
   const unsigned end = pair.m - begin < pair.chunk ? pair.m : begin + pair.chunk;
 
   Code<WORDS> query[QUERIES];
-  unsigned nearest[QUERIES], second[QUERIES];
+  Row kept[QUERIES];
 #pragma unroll
   for (int k = 0; k < QUERIES; ++k) {
     // Past the end the last query is repeated: its copies lose every tie to itself.
     const unsigned row = row0 + k * THREADS + thread;
     query[k] = load_code<WORDS, VECTOR>(pair.query, smaller(row, pair.n - 1), batch.width);
-    nearest[k] = second[k] = NO_SHORT_KEY;
+    kept[k].start(batch, row < pair.n);
   }
 
   for (unsigned tile0 = begin; tile0 < end; tile0 += THREADS) {
@@ -216,16 +217,17 @@ __global__ void __launch_bounds__(THREADS) search_kernel(const __grid_constant__
 #pragma unroll
       for (int k = 0; k < QUERIES; ++k) {
         const unsigned key = add_distance(query[k], train, place);
-        second[k] = smaller(second[k], larger(nearest[k], key));
-        nearest[k] = smaller(nearest[k], key);
+        kept[k].offer(batch, key, pair.first_row + row0 + k * THREADS + thread, begin - thread);
         column_key = smaller(column_key, key + k * THREADS);
       }
-      column_key = warp_minimum(column_key);
-      if (thread % WARP == 0) warp_column[thread / WARP][j] = column_key;
+      if constexpr (Row::COLUMNS) {
+        column_key = warp_minimum(column_key);
+        if (thread % WARP == 0) warp_column[thread / WARP][j] = column_key;
+      }
     }
 
     __syncthreads();
-    if (thread < size) {
+    if (Row::COLUMNS && thread < size) {
       unsigned column_key = warp_column[0][thread];
 #pragma unroll
       for (unsigned w = 1; w < THREADS / WARP; ++w)
@@ -239,14 +241,7 @@ __global__ void __launch_bounds__(THREADS) search_kernel(const __grid_constant__
 #pragma unroll
   for (int k = 0; k < QUERIES; ++k) {
     const unsigned row = row0 + k * THREADS + thread;
-    if (row >= pair.n) continue;
-    // Of the old minimum and this block's, the one that is not the new minimum is a candidate for
-    // second place. Keys are distinct, so the result does not depend on the order of the blocks.
-    const Key mine = widen(nearest[k], begin - thread);
-    const Key old = atomicMin(&batch.nearest[pair.first_row + row], mine);
-    const Key beaten = old < mine ? mine : old;
-    const Key candidate = widen(second[k], begin - thread);
-    atomicMin(&batch.second[pair.first_row + row], beaten < candidate ? beaten : candidate);
+    if (row < pair.n) kept[k].publish(batch, pair.first_row + row, begin - thread);
   }
 }
 

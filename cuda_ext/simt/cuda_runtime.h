@@ -36,7 +36,8 @@ inline unsigned __shfl_xor_sync(unsigned mask, unsigned value, unsigned lane_mas
 inline unsigned __reduce_min_sync(unsigned mask, unsigned value) {
   return simt::arrive(simt::Operation::minimum, mask, value, 0);
 }
-inline unsigned atomicAdd(unsigned* target, unsigned value) {
+template <class Number>
+Number atomicAdd(Number* target, Number value) {
   return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
 }
 inline unsigned long long atomicMin(unsigned long long* target, unsigned long long value) {
