@@ -37,6 +37,7 @@ _ARITHMETIC = {
     "min": np.minimum,
     "max": np.maximum,
     "div": np.floor_divide,
+    "rem": np.remainder,
 }
 
 
@@ -260,7 +261,7 @@ class _Warp:
             kind = kind[0] + "64"
         self._set(code.operands[0], _ARITHMETIC[code.parts[0]](a, b), lanes, kind)
 
-    _add = _sub = _mul = _and = _or = _xor = _min = _max = _div = _binary
+    _add = _sub = _mul = _and = _or = _xor = _min = _max = _div = _rem = _binary
 
     def _mad(self, code: Instruction, lanes: np.ndarray) -> None:
         kind = code.parts[-1]

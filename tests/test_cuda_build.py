@@ -23,7 +23,7 @@ def test_every_architecture_compiles_without_spills(tmp_path, architecture):
     ).stderr
     spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes", report)
     registers = [int(count) for count in re.findall(r"Used (\d+) registers", report)]
-    assert len(spills) == len(registers) == 7  # kernels
+    assert len(spills) == len(registers) == 21  # kernels
     assert set(spills) == {("0", "0", "0")}
     assert max(registers) <= 96  # five blocks of 128 threads on a multiprocessor
 

@@ -45,6 +45,22 @@ class Batch(ctypes.Structure):
     ]
 
 
+class KNearestBatch(ctypes.Structure):
+    """``bindesc::cuda::KNearestBatch``."""
+
+    _fields_ = [("batch", Batch), ("k", ctypes.c_int32)]
+
+
+class RadiusBatch(ctypes.Structure):
+    """``bindesc::cuda::RadiusBatch``."""
+
+    _fields_ = [
+        ("batch", Batch),
+        ("limit", ctypes.c_uint32),
+        *((name, ctypes.c_uint64) for name in ("offsets", "index", "distance")),
+    ]
+
+
 class Filter(ctypes.Structure):
     """``bindesc::cuda::Filter``."""
 
@@ -65,10 +81,12 @@ def named(kernels, part):
     return kernels[name]
 
 
-def search(kernels, width, vectors):
+def search(kernels, width, vectors=False, row="TwoNearest"):
     words, queries = (2, 4) if width <= 8 else (8, 4) if width <= 32 else (16, 2)
-    kernel = named(kernels, f"search_kernelILi{words}ELi{queries}ELb{int(vectors)}E")
-    return kernel, THREADS * queries
+    if row == "KNearest":
+        queries = 1
+    part = f"search_kernelILi{words}ELi{queries}ELb{int(vectors)}ENS0_{len(row)}{row}E"
+    return named(kernels, part), THREADS * queries
 
 
 def codes(rows, width, seed, mask=0xFF):
@@ -155,6 +173,79 @@ def test_several_pairs_in_one_launch(kernels):
     seeds = itertools.count()
     arrays = [(codes(n, 32, next(seeds), 3), codes(m, 32, next(seeds), 3)) for n, m in sizes]
     assert_equal(kernels, arrays)
+
+
+def one_pair(memory, query, train, rows_of_block, chunk):
+    """A launch for one pair; returns its argument and its number of blocks."""
+    batch = Batch(count=1, width=query.shape[1])
+    addresses = memory.allocate(query), memory.allocate(train)
+    batch.pair[0] = Pair(*addresses, 0, 0, len(query), len(train), chunk)
+    return batch, -(-len(query) // rows_of_block) * -(-len(train) // chunk)
+
+
+@pytest.mark.parametrize(
+    ("width", "n", "m", "k", "vectors"),
+    [(2, 5, 3, 4, False), (32, 131, 150, 3, True), (32, 3, 140, 32, False), (62, 3, 40, 31, False)],
+)
+def test_k_nearest(kernels, width, n, m, k, vectors):
+    query, train = codes(n, width, 1, 0x13), codes(m, width, 2, 0x13)
+    kernel, rows_of_block = search(kernels, width, vectors, "KNearest")
+    memory = Memory()
+    batch, blocks = one_pair(memory, query, train, rows_of_block, THREADS)
+    batch.nearest = memory.allocate(np.full((n, k), EMPTY))
+    batch.column = memory.allocate(np.full(m, EMPTY))
+    ptx_interpreter.launch(kernel, blocks, THREADS, bytes(KNearestBatch(batch, k)), memory)
+    want = reference.nearest(query, train, k)
+    index, bits = decode(kernels, memory, batch.nearest, n * k)
+    np.testing.assert_array_equal(index.reshape(n, k), want.index)
+    np.testing.assert_array_equal(bits.reshape(n, k), want.distance)
+    column_index, column_bits = decode(kernels, memory, batch.column, m)
+    np.testing.assert_array_equal(column_index, want.column_index)
+    np.testing.assert_array_equal(column_bits, want.column_distance)
+
+
+@pytest.mark.parametrize(
+    ("width", "n", "m", "limit", "vectors"),
+    [
+        (2, 5, 3, 16, False),
+        (32, 260, 3, 30, True),
+        (32, 2, 140, 40, False),
+        (64, 3, 37, 512, False),
+    ],
+)
+def test_radius(kernels, width, n, m, limit, vectors):
+    query, train = codes(n, width, 1, 0x13), codes(m, width, 2, 0x13)
+    memory = Memory()
+    offsets = memory.allocate(np.zeros(n + 1, np.uint64))
+    total = memory.allocate(np.zeros(1, np.uint64), written=False)
+    kernel, rows_of_block = search(kernels, width, vectors, "CountWithin")
+    batch, blocks = one_pair(memory, query, train, rows_of_block, THREADS)
+    arguments = RadiusBatch(batch, limit, offsets)
+    ptx_interpreter.launch(kernel, blocks, THREADS, bytes(arguments), memory)
+    numbers = ((offsets + 8, 8), (n, 8), (total, 8))  # n has 4 bytes and 4 of padding
+    packed = b"".join(value.to_bytes(size, "little") for value, size in numbers)
+    ptx_interpreter.launch(named(kernels, "offsets_kernel"), 1, GROUP, packed, memory)
+
+    distance = reference.hamming(query, train)
+    count = int(memory.array(total, (1,), "uint64")[0])
+    assert count == (distance <= limit).sum()
+    arguments.index = memory.allocate(np.zeros(count, np.int32), written=False)
+    arguments.distance = memory.allocate(np.zeros(count, np.uint16), written=False)
+    kernel, _ = search(kernels, width, vectors, "FillWithin")
+    ptx_interpreter.launch(kernel, blocks, THREADS, bytes(arguments), memory)
+    numbers = (offsets, arguments.index, arguments.distance)
+    packed = b"".join(value.to_bytes(8, "little") for value in numbers)
+    ptx_interpreter.launch(named(kernels, "sort_kernel"), n, THREADS, packed, memory)
+
+    row, index = np.nonzero(distance <= limit)
+    found = distance[row, index]
+    order = np.lexsort((index, found, row))
+    ends = np.bincount(row, minlength=n).cumsum()
+    np.testing.assert_array_equal(memory.array(offsets, (n + 1,), "int64"), [0, *ends])
+    np.testing.assert_array_equal(memory.array(arguments.index, (count,), "int32"), index[order])
+    np.testing.assert_array_equal(
+        memory.array(arguments.distance, (count,), "uint16"), found[order]
+    )
 
 
 def kernel_of(statements):

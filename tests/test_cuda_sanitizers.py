@@ -10,10 +10,12 @@ from cuda_builds import NO_COMPILER, REDUCTIONS, SHUFFLES, SOURCES, simulate
 pytestmark = pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER)
 
 BARRIER = "__syncthreads();"
+BARRIERS = {"hamming_kernel.cuh": 2, "hamming_radius.cuh": 4}
 
 
 def run(program):
-    return subprocess.run([program], capture_output=True, text=True, env=os.environ)
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program], capture_output=True, text=True, env=environment)
 
 
 def build(folder, sanitizer, architecture=REDUCTIONS, sources=SOURCES):
@@ -31,16 +33,19 @@ def test_clean(tmp_path, sanitizer, architecture):
     assert done.stdout.count(": equal\n") == len(done.stdout.splitlines()) > 20
 
 
-@pytest.mark.parametrize("barrier", [0, 1])
-def test_a_missing_barrier_is_a_race(tmp_path, barrier):
-    """The check above can fail: without either barrier the sanitizer reports a race."""
+@pytest.mark.parametrize(
+    ("name", "barrier"),
+    [(name, barrier) for name, count in BARRIERS.items() for barrier in range(count)],
+)
+def test_a_missing_barrier_is_a_race(tmp_path, name, barrier):
+    """The check above can fail: without any one barrier the sanitizer reports a race."""
     sources = tmp_path / "cuda_ext"
     shutil.copytree(SOURCES, sources)
-    kernel = sources / "hamming_kernel.cuh"
-    parts = kernel.read_text().split(BARRIER)
-    assert len(parts) == 3
-    text = parts[0] + "".join(("" if n == barrier else BARRIER) + parts[n + 1] for n in (0, 1))
-    kernel.write_text(text)
+    kernel = sources / name
+    first, *parts = kernel.read_text().split(BARRIER)
+    assert len(parts) == BARRIERS[name]
+    text = "".join(("" if n == barrier else BARRIER) + part for n, part in enumerate(parts))
+    kernel.write_text(first + text)
     done = run(build(tmp_path, "thread", sources=sources))
     assert done.returncode != 0
     assert "ThreadSanitizer: data race" in done.stderr

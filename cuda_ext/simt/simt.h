@@ -43,6 +43,7 @@ struct Thread {
   Index index;
   bool finished;
   Operation waiting;  // none: may run
+  unsigned barriers;  // that it has reached
   unsigned mask, value, argument, result;
 };
 
@@ -76,11 +77,23 @@ SIMT_UNSEEN inline void switch_context(ucontext_t& from, ucontext_t& to, void* i
   swapcontext(&from, &to);
 }
 
-// Orders memory accesses for the sanitizer: those before a release precede those after an acquire.
-inline void order([[maybe_unused]] bool acquire) {
+// Order memory accesses for the sanitizer: those before order_before() precede those after a later
+// order_after() with the same tag. Barriers take turns with two tags, because a thread may reach the
+// next barrier before another has left this one.
+struct Tags {
+  char start, finish, barrier[2];
+};
+inline Tags tags;
+
+inline void order_before([[maybe_unused]] char& tag) {
 #if defined(__SANITIZE_THREAD__)
-  static char tag;
-  acquire ? __tsan_acquire(&tag) : __tsan_release(&tag);
+  __tsan_release(&tag);
+#endif
+}
+
+inline void order_after([[maybe_unused]] char& tag) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(&tag);
 #endif
 }
 
@@ -97,17 +110,18 @@ SIMT_UNSEEN inline unsigned arrive(Operation operation, unsigned mask, unsigned 
   return self.result;
 }
 
-inline unsigned barrier(Operation operation, unsigned value) {
-  order(false);
+SIMT_UNSEEN inline unsigned barrier(Operation operation, unsigned value) {
+  char& tag = tags.barrier[block().running->barriers++ % 2];
+  order_before(tag);
   const unsigned result = arrive(operation, 0, value, 0);
-  order(true);
+  order_after(tag);
   return result;
 }
 
 SIMT_UNSEEN inline void thread_main() {
-  order(true);
+  order_after(tags.start);
   (*block().body)();
-  order(false);
+  order_before(tags.finish);
   Block& now = block();
   now.running->finished = true;
   switch_context(now.running->context, now.scheduler, now.identity);
@@ -176,6 +190,7 @@ SIMT_UNSEEN inline void resume(Block& now, Thread& thread) {
 SIMT_UNSEEN inline void start(Thread& thread) {
   thread.finished = false;
   thread.waiting = Operation::none;
+  thread.barriers = 0;
   if (!thread.stack) thread.stack = new char[STACK_BYTES];
   getcontext(&thread.context);
   thread.context.uc_stack.ss_sp = thread.stack;
@@ -223,9 +238,9 @@ inline void launch(unsigned blocks, unsigned threads, const std::function<void()
   now.body = &body;
   for (const unsigned b : sequence) {
     now.index = {b};
-    order(false);
+    order_before(tags.start);
     run_block(now, random);
-    order(true);
+    order_after(tags.finish);
   }
 }
 
