@@ -25,7 +25,7 @@ test: $(VENV)/.torch
 
 cuda-check: $(VENV)/.torch
 	BINDESC_CUDA=1 $(VENV)/bin/pip install --quiet --editable ".[opencv-headless,dev]"
-	$(VENV)/bin/python -m pytest tests/test_cuda.py tests/test_cuda_gpu.py
+	$(VENV)/bin/python -m pytest tests/test_cuda.py tests/test_cuda_neighbours.py tests/test_cuda_gpu.py
 	$(VENV)/bin/python -m benchmarks.cuda_check
 
 clean:

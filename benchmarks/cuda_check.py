@@ -8,6 +8,7 @@ spans the call, its work on the GPU and the read of the number of matches.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
 from typing import Any
@@ -22,8 +23,12 @@ from .common import Contender, measure, write_results
 
 CHECK_SIZES = ((0, 3), (3, 0), (1, 1), (2, 1), (31, 33), (509, 129), (1021, 1031), (5000, 4999))
 CHECK_WIDTHS = (2, 4, 8, 10, 16, 30, 32, 34, 64)
+CHECK_K = (1, 3, 32)
+CHECK_RADII = (0.1, 0.4)  # of the bits
 MASKS = {"random": 0xFF, "ties": 0x01, "equal": 0x00}
 SIZES = (500, 1000, 2000, 5000, 20_000, 100_000)
+TIMED_K = (10, 32)
+RADIUS = 90
 BATCH = 32
 BATCH_SIZE = 2000
 
@@ -37,10 +42,16 @@ def is_equal(query: NDArray[np.uint8], train: NDArray[np.uint8]) -> bool:
     """Whether the GPU finds what the processor finds: neighbours, and matches of every filter."""
     want = matching.nearest(query, train)
     d1, d2 = DeviceArray.upload(query), DeviceArray.upload(train)
-    found = cuda.nearest(d1, d2).to_host()
-    names = ("index", "distance", "column_index", "column_distance")
-    if not all(np.array_equal(getattr(found, n), getattr(want, n)) for n in names):
+    if not _same_fields(cuda.nearest(d1, d2).to_host(), want):
         return False
+    for k in CHECK_K:
+        if not _same_fields(cuda.nearest(d1, d2, k).to_host(), matching.nearest(query, train, k)):
+            return False
+    for share in CHECK_RADII:
+        limit = int(share * 8 * query.shape[1])
+        within = matching.radius(query, train, limit)
+        if not _same_fields(cuda.radius(d1, d2, limit).to_host(), within):
+            return False
     for mutual, ratio, margin in itertools.product((False, True), (None, 0.8), (None, 5)):
         kept = reference.select(want, mutual=mutual, ratio=ratio, margin=margin)
         got = cuda.match(d1, d2, mutual=mutual, ratio=ratio, margin=margin).to_host()
@@ -49,6 +60,10 @@ def is_equal(query: NDArray[np.uint8], train: NDArray[np.uint8]) -> bool:
         if not np.array_equal(got.distance, kept.distance):
             return False
     return True
+
+
+def _same_fields(found: Any, want: Any) -> bool:
+    return all(np.array_equal(getattr(found, name), value) for name, value in vars(want).items())
 
 
 def check(sizes: tuple[tuple[int, int], ...], widths: tuple[int, ...]) -> list[str]:
@@ -64,12 +79,13 @@ def check(sizes: tuple[tuple[int, int], ...], widths: tuple[int, ...]) -> list[s
 
 
 def time_sizes(sizes: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
-    """Time mutual matching of N x N random 256-bit codes, and of a batch of image pairs."""
+    """Time mutual matching of N x N random 256-bit codes and of a batch of pairs, and lists."""
     workspace = cuda.Workspace()
     rows = []
     for n in sizes:
         d1, d2 = DeviceArray.upload(codes(n, 32, 1)), DeviceArray.upload(codes(n, 32, 2))
         rows.append(_row(f"{n} x {n}", 1, n, [(d1, d2)], workspace, repeats))
+        rows += _list_rows(n, d1, d2, workspace, repeats)
     n = min(BATCH_SIZE, max(sizes))
     pairs = [
         (DeviceArray.upload(codes(n, 32, i)), DeviceArray.upload(codes(n, 32, i + BATCH)))
@@ -95,7 +111,41 @@ def _row(
         if counts != expected:
             raise ValueError(f"{name}: the GPU finds {counts} matches, the processor {expected}")
 
-    timing = measure({name: Contender(run, verify)}, repeats=repeats)[name]
+    return _timed(name, count, n, Contender(run, verify), repeats)
+
+
+def _list_rows(
+    n: int, d1: DeviceArray, d2: DeviceArray, workspace: cuda.Workspace, repeats: int
+) -> list[dict[str, Any]]:
+    """The k nearest, and all within a radius that few random codes are in."""
+
+    def run_nearest(k: int) -> Any:
+        found = cuda.nearest(d1, d2, k, workspace=workspace)
+        found.index[:0].numpy()  # waits
+        return found
+
+    def run_radius() -> Any:
+        return cuda.radius(d1, d2, RADIUS)
+
+    def verify_nearest(found: Any) -> None:
+        k = found.index.shape[1]
+        if not _same_fields(found.to_host(), matching.nearest(d1.numpy(), d2.numpy(), k)):
+            raise ValueError(f"{n} x {n}, k = {k}: the GPU finds other neighbours")
+
+    def verify_radius(found: Any) -> None:
+        if not _same_fields(found.to_host(), matching.radius(d1.numpy(), d2.numpy(), RADIUS)):
+            raise ValueError(f"{n} x {n}, radius {RADIUS}: the GPU finds other neighbours")
+
+    contenders = {
+        f"{n} x {n}, {k} nearest": Contender(functools.partial(run_nearest, k), verify_nearest)
+        for k in TIMED_K
+    }
+    contenders[f"{n} x {n}, radius {RADIUS}"] = Contender(run_radius, verify_radius)
+    return [_timed(name, 1, n, one, repeats) for name, one in contenders.items()]
+
+
+def _timed(name: str, count: int, n: int, one: Contender, repeats: int) -> dict[str, Any]:
+    timing = measure({name: one}, repeats=repeats)[name]
     rate = count * n * n / timing.median / 1e9
     print(f"{name}: {timing.median * 1e3:.3f} ms, {rate:.1f} G pairs/s")
     return {"name": name, "pairs": count, "n": n, "time": timing, "gpairs_per_second": rate}

@@ -179,7 +179,7 @@ __device__ __forceinline__ Key widen(unsigned short_key, unsigned origin) {
 // them, a tile at a time, through shared memory. What a row keeps is for Row (hamming_rows.cuh) to
 // say; columns are reduced over the warp, then the block, then by an atomic minimum in global memory.
 template <int WORDS, int QUERIES, bool VECTOR, class Row>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, Row::RESIDENT)
     search_kernel(const __grid_constant__ typename Row::Arguments batch) {
   static_assert(THREADS * QUERIES <= MAX_BLOCK, "a column's place must fit its bits");
   __shared__ Code<WORDS> tile[THREADS];

@@ -5,6 +5,8 @@
 //   Arguments                        what the kernel takes: a Batch, with more where it is needed
 //   COLUMNS                          whether the search finds the nearest query of each train code
 //   QUERIES                          rows that a thread keeps of codes of at most 32 bytes
+//   RESIDENT                         blocks that a multiprocessor must have registers for; 0 leaves
+//                                    it to the compiler, which else saves registers, even by spills
 //   start(batch, exists)             an empty row; exists: the query is not a copy past the end
 //   offer(batch, key, row, origin)   a train code; its index is the key's place + origin
 //   publish(batch, row, origin)      the chunk is over
@@ -18,6 +20,7 @@ struct TwoNearest {
   using Arguments = Batch;
   static constexpr bool COLUMNS = true;
   static constexpr int QUERIES = 4;
+  static constexpr int RESIDENT = 0;
 
   __device__ __forceinline__ void start(const Batch&, bool) { nearest_ = second_ = NO_SHORT_KEY; }
 
@@ -50,6 +53,7 @@ struct KNearest {
   using Arguments = KNearestBatch;
   static constexpr bool COLUMNS = true;
   static constexpr int QUERIES = 1;
+  static constexpr int RESIDENT = 5;
 
   // The list is always full, so that every place in it is known at compile time: zeros, which no
   // key is below, take the places that k leaves.
@@ -113,6 +117,7 @@ struct CountWithin {
   using Arguments = RadiusBatch;
   static constexpr bool COLUMNS = false;
   static constexpr int QUERIES = 4;
+  static constexpr int RESIDENT = 0;
 
   __device__ __forceinline__ void start(const RadiusBatch& batch, bool exists) {
     bound_ = batch.bound(exists);
@@ -134,7 +139,8 @@ struct CountWithin {
 struct FillWithin {
   using Arguments = RadiusBatch;
   static constexpr bool COLUMNS = false;
-  static constexpr int QUERIES = 4;
+  static constexpr int QUERIES = 2;  // the results' places take registers too
+  static constexpr int RESIDENT = 5;
 
   __device__ __forceinline__ void start(const RadiusBatch& batch, bool exists) {
     bound_ = batch.bound(exists);

@@ -322,7 +322,8 @@ def test_waits_only_for_other_streams(device, monkeypatch):
 def test_the_check_for_gpus(device, capsys):
     assert cuda_check.check(((0, 3), (3, 2), (40, 50)), (2, 32)) == []
     rows = cuda_check.time_sizes((30,), repeats=1)
-    assert [row["name"] for row in rows] == ["30 x 30", "32 pairs of 30 x 30"]
+    lists = [f"30 x 30, {what}" for what in ("10 nearest", "32 nearest", "radius 90")]
+    assert [row["name"] for row in rows] == ["30 x 30", *lists, "32 pairs of 30 x 30"]
     assert "G pairs/s" in capsys.readouterr().out
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bindesc import cuda, reference
+from bindesc import cuda, matching, reference
 
 STATUS = cuda.status()
 pytestmark = pytest.mark.skipif(not STATUS.usable, reason=STATUS.text)
@@ -35,15 +35,35 @@ def test_equals_the_oracle(n, m, width, mask):
     np.testing.assert_array_equal(matches.distance, kept.distance)
 
 
+@pytest.mark.parametrize("mask", [0xFF, 0x11, 0x00], ids=["random", "ties", "equal"])
+@pytest.mark.parametrize(("n", "m"), [(0, 5), (2, 3), (509, 129), (3001, 4099), (3, 70_000)])
+@pytest.mark.parametrize("width", [2, 32, 34, 64])
+def test_lists_equal_those_of_the_processor(n, m, width, mask):
+    query, train = codes(n, width, 1, mask), codes(m, width, 2, mask)
+    for k in (1, 3, 10, 32):
+        want = matching.nearest(query, train, k)
+        found = matching.nearest(on_gpu(query), on_gpu(train), k).to_host()
+        for name in ("index", "distance", "column_index", "column_distance"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(want, name), err_msg=name)
+    for limit in (0, 2 * width, 3 * width):
+        want = matching.radius(query, train, limit)
+        found = matching.radius(on_gpu(query), on_gpu(train), limit).to_host()
+        for name in ("offsets", "index", "distance"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(want, name), err_msg=name)
+
+
 def test_results_are_torch_tensors_on_the_stream_of_the_caller():
     query = on_gpu(codes(1000, 32, 1))
     torch = pytest.importorskip("torch")
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         found = cuda.match(query, query.flip(0))
+        within = cuda.radius(query, query, 0)
     assert found.pairs.is_cuda
     assert found.pairs.shape == (1000, 2)
     assert torch.equal(found.pairs[:, 1].cpu(), torch.arange(999, -1, -1, dtype=torch.int32))
+    assert within.index.is_cuda
+    assert torch.equal(within.offsets.cpu(), torch.arange(1001))
 
 
 def test_host_and_device_arrays_do_not_mix():

@@ -83,8 +83,7 @@ def named(kernels, part):
 
 def search(kernels, width, vectors=False, row="TwoNearest"):
     words, queries = (2, 4) if width <= 8 else (8, 4) if width <= 32 else (16, 2)
-    if row == "KNearest":
-        queries = 1
+    queries = min(queries, {"KNearest": 1, "FillWithin": 2}.get(row, queries))
     part = f"search_kernelILi{words}ELi{queries}ELb{int(vectors)}ENS0_{len(row)}{row}E"
     return named(kernels, part), THREADS * queries
 
@@ -231,7 +230,8 @@ def test_radius(kernels, width, n, m, limit, vectors):
     assert count == (distance <= limit).sum()
     arguments.index = memory.allocate(np.zeros(count, np.int32), written=False)
     arguments.distance = memory.allocate(np.zeros(count, np.uint16), written=False)
-    kernel, _ = search(kernels, width, vectors, "FillWithin")
+    kernel, rows_of_block = search(kernels, width, vectors, "FillWithin")
+    blocks = -(-n // rows_of_block) * -(-m // THREADS)
     ptx_interpreter.launch(kernel, blocks, THREADS, bytes(arguments), memory)
     numbers = (offsets, arguments.index, arguments.distance)
     packed = b"".join(value.to_bytes(8, "little") for value in numbers)
