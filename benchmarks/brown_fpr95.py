@@ -158,14 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = {"pairs_of_each_kind": options.pairs, "seed": SEED, "resamples": 1000}
         libraries = ("opencv-python", "opencv-contrib-python", "torch")
         written = [asdict(row) for row in rows]
+        published = {"header": PUBLISHED_HEADER, "rows": PUBLISHED}
         print(
             "wrote",
             write_results(
-                "brown_fpr95", written, libraries=libraries, settings=settings, table=measured
+                options.save, written, libraries=libraries, settings=settings, table=measured
             ),
-            write_results(
-                "brown_published", [], table={"header": PUBLISHED_HEADER, "rows": PUBLISHED}
-            ),
+            write_results("brown_published", [], table=published),
             file=sys.stderr,
         )
     return 0
@@ -254,8 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write PNG curves there")
     parser.add_argument(
-        "--save", action="store_true", help="write benchmarks/results/brown_fpr95.json"
-    )
+        "--save", nargs="?", const="brown_fpr95", metavar="NAME",
+        help="write benchmarks/results/NAME.json (%(const)s)",
+    )  # fmt: skip
     return parser
 
 
