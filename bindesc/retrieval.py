@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .runtime import Runtime
 from .weights import WeightsError
 
-ARCHITECTURE = "bingan-retrieval"
+ARCHITECTURES = ("compact-retrieval", "bingan-retrieval")
 
 
 def open_images_model(
@@ -33,8 +33,11 @@ def open_images_model(
     """
     runtime = Runtime(model, device)
     architecture = runtime.manifest.architecture
-    if architecture != ARCHITECTURE:
-        raise WeightsError(f"{model}: is a {architecture} model for patches, wanted {ARCHITECTURE}")
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(
+            f"{model}: is a {architecture} model for patches, wanted one for images "
+            f"({' or '.join(ARCHITECTURES)})"
+        )
     _check_bits(runtime, bits)
     return runtime
 

@@ -135,7 +135,7 @@ def test_errors(model, tmp_path):
     for given in (model, Runtime(model)):
         with pytest.raises(WeightsError, match="bits: m has 16, got 64"):
             encode_images(images(2), bits=64, model=given)
-    with pytest.raises(WeightsError, match="compact model for patches, wanted bingan-retrieval"):
+    with pytest.raises(WeightsError, match="compact model for patches, wanted one for images"):
         encode_images(images(2), model="compact")
     for wrong in (images(2)[..., 0], images(2)[:, :16], images(2).astype(float), images(1)[0]):
         with pytest.raises(ValueError, match=r"expected \(N, 32, 32, 3\) uint8 RGB"):
