@@ -206,7 +206,7 @@ def test_a_run_starts_from_models(run, tmp_path):
 
 
 def test_errors(run, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="images: 7 are fewer than a batch of 8"):
+    with pytest.raises(ValueError, match="images: 7 are fewer than the batch of 8"):
         train(images(7), tmp_path / "a", CONFIG)
     with pytest.raises(FileExistsError, match="--resume"):
         train(images(64), run, CONFIG)
@@ -244,6 +244,6 @@ def test_the_command_reads_photos_and_cifar10(tmp_path, capsys):
         rows = np.column_stack([np.arange(2, dtype=np.uint8), data])
         (cifar / f"data_batch_{k}.bin").write_bytes(rows.tobytes())
     command[3:6] = [str(tmp_path), "--out", str(tmp_path / "b")]
-    assert main(command) == 0
+    assert main([*command, "--init", "images"]) == 0
     command[3:6] = [str(cifar.parent / "none"), "--out", str(tmp_path / "c")]
     assert main(command) == 2

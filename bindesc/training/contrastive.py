@@ -37,7 +37,7 @@ class ContrastiveConfig:
         epochs: passes over the images; the learning rate falls to zero over them.
         batch: images in a step, each in two views.
         learning_rate: highest learning rate, of AdamW.
-        warmup: steps over which it rises to that.
+        warmup: steps over which it rises to that, but at most a tenth of all.
         weight_decay: decoupled weight decay.
         temperature: of the loss.
         sharpness: of the relaxed bits.
@@ -79,7 +79,7 @@ class JointNetwork(nn.Module):
 
 
 def model_file(prefix: str | Path, bits: int) -> str:
-    """The model of a length: a shipped one's name (``images``), or a path without ``-64...``."""
+    """The shipped model or the file that ``images`` or ``RUN/images`` names for a length."""
     name = f"{prefix}-{bits}"
     return name if name in list_models() else name + SUFFIX
 
@@ -120,7 +120,7 @@ def train(
         output: folder of the run.
         config: a resumed run must be given the same.
         resume: go on from the checkpoint in ``output``.
-        initial: models to start from, see :func:`model_file`.
+        initial: models to start from: ``images``, the shipped ones, or ``RUN/images``.
         command: the command line, for the models' manifests.
 
     Returns:
@@ -133,8 +133,11 @@ def train(
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     if len(images) < config.batch:
-        raise ValueError(f"images: {len(images)} are fewer than a batch of {config.batch}")
+        raise ValueError(
+            f"images: {len(images)} are fewer than the batch of {config.batch}; make that smaller"
+        )
     steps = config.epochs * (len(images) // config.batch)
+    warmup = min(config.warmup, steps // 10)
     with Run(output, resume=resume, seconds_between_saves=180) as run:
         torch.manual_seed(config.seed)
         model = JointNetwork(config)
@@ -171,7 +174,7 @@ def train(
 
         with tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True) as bar:
             while step < steps and not run.stopping:
-                rate = warm_cosine(step, steps, config.learning_rate, config.warmup)
+                rate = warm_cosine(step, steps, config.learning_rate, warmup)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 loss = _loss(model, draw_batch(images, config, step), config)

@@ -29,7 +29,11 @@ def add_images(kinds: Any) -> None:
         metavar="FOLDER",
         help="photos; or CIFAR-10, of which the training images are read, without their labels",
     )
-    add_run_options(parser, learning_rate=2e-3)
+    add_run_options(
+        parser,
+        learning_rate=2e-3,
+        initial="models to start from: 'images', those that come with bindesc, or RUN/images",
+    )
     parser.add_argument(
         "--epochs", type=int, default=24, help="passes over the images (%(default)s)"
     )
@@ -38,7 +42,7 @@ def add_images(kinds: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .contrastive import ContrastiveConfig, train
+    from .contrastive import NAME, ContrastiveConfig, train
 
     config = ContrastiveConfig(
         epochs=args.epochs,
@@ -54,7 +58,7 @@ def _train(args: argparse.Namespace) -> int:
         initial=args.init,
         command=command_line(),
     )
-    print_scores(args.out, scores)
+    print_scores(args.out / f"{NAME}-*.safetensors", scores)
     return 0
 
 
