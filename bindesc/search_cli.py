@@ -47,7 +47,12 @@ def register(commands: Any) -> None:
     )
     dedup.add_argument("folder", type=Path, metavar="FOLDER")
     dedup.add_argument(
-        "--max-dist", type=int, required=True, metavar="BITS", help="between two near images"
+        "--max-dist",
+        type=int,
+        default=2,
+        metavar="BITS",
+        help="between two near images; of 64 bits, copies of other size or quality mostly differ "
+        "in 0 to 3 (%(default)s)",
     )
     dedup.add_argument("--json", action="store_true", help="print JSON")
     _add_model(dedup)

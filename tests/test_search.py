@@ -143,7 +143,9 @@ def test_shipped_models_need_no_option(
             assert (opened.header.bits, opened.header.model) == (bits, f"images-{bits}")
         assert main(["search", str(index), photo]) == 0
         assert capsys.readouterr().out.splitlines()[0].split() == ["0", "bits", NAMES[0]]
-    assert main(["dedup", str(photos), "--max-dist", "0"]) == 0
+    save(photos / "z.jpg", textured(seed=0))
+    assert main(["dedup", str(photos)]) == 0
+    assert f"{NAMES[0]}\nz.jpg\n" in capsys.readouterr().out
     assert main([*command, "--bits", "32"]) == 2
     assert "has codes of 16 bits, expected 32" in capsys.readouterr().err
 
