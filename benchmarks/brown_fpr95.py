@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bindesc.retrieval import LENGTHS, shipped_model
 from bindesc.training.brown import open_brown
 from bindesc.training.scores import (
     bit_bias,
@@ -190,7 +191,7 @@ def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:
                 yield opencv_row(name, options.support)
             except ValueError as error:
                 print(f"skipped {name}: {error}", file=sys.stderr)
-    models = [_model(text) for text in options.model or list_models()]
+    models = [_model(text) for text in options.model or _patch_models()]
     shown = [model_row(*model) for model in models] if "bindesc" in options.rows else []
     if "untrained" in options.rows:
         try:
@@ -199,6 +200,11 @@ def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:
         except (DataMissingError, FileNotFoundError) as error:
             print(f"skipped untrained: no training patches ({error})", file=sys.stderr)
     yield from shown
+
+
+def _patch_models() -> list[str]:
+    """The shipped models but those for whole images."""
+    return [name for name in list_models() if name not in map(shipped_model, LENGTHS)]
 
 
 def _model(text: str) -> tuple[str, str]:

@@ -1,9 +1,12 @@
 """Image retrieval on CIFAR-10: mean average precision of short binary codes.
 
-Run ``python -m benchmarks.cifar10_map``; ``--model LABEL=PATH`` adds models of your own. Each test
-image asks for images of its class among the training images, which are ranked by Hamming distance.
-The average precision at n is the mean of the precisions at the ranks of the right images among the
-first n; a query without any scores 0.
+Each test image asks for images of its class among the training images, which are ranked by Hamming
+distance. The average precision at n is the mean of the precisions at the ranks of the right images
+among the first n; a query without any scores 0.
+
+Run ``python -m benchmarks.cifar10_map``; ``--rows`` and ``--bits`` choose rows, ``--model
+LABEL=PATH`` adds models of your own. Codes and scores of a row are kept in the work folder,
+``runs/cifar10_map`` by default; the table and the pictures show all that is there.
 
 A code of 64 bits has 65 distances for 50,000 images, so that most ranks are tied. Two rules:
 
@@ -21,8 +24,10 @@ see the training images without labels.
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +36,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bindesc.files import atomic_path
 from bindesc.models.retrieval import RetrievalConfig
-from bindesc.packing import unpack_bits
+from bindesc.retrieval import open_images_model, shipped_model
 from bindesc.training.cifar10 import read_cifar10
 
 from .common import write_results
@@ -46,10 +52,12 @@ from .image_codes import (
     random_projections,
     untrained,
 )
+from .ranking import average_precision, distance_histogram
 from .render_tables import markdown
+from .retrieval_plots import draw_neighbours, draw_precision_recall
 
 LENGTHS = (16, 32, 64)
-ROWS = ("lsh", "itq", "itq-hog", "untrained")
+ROWS = ("lsh", "itq", "itq-hog", "images", "untrained")
 PLACES = (1000, 10_000)
 PAPER_QUERIES = 1000
 PUBLISHED = [
@@ -59,14 +67,14 @@ PUBLISHED = [
 ]
 """mAP@1000 from BinGAN's paper (Zieba et al. 2018), %; not measured here."""
 
-_BLOCK = 250  # queries ranked at once
-
-
-class Precision(NamedTuple):
-    """The average precision of each query at each place: ``(Q, P)`` float64 by either rule."""
-
-    mean: NDArray[np.float64]
-    lowest: NDArray[np.float64]
+_LABELS = {
+    "lsh": "random projections of pixels",
+    "itq": "PCA + ITQ of pixels",
+    "itq-hog": "PCA + ITQ of HOG",
+    "images": "bindesc images",
+    "untrained": "BinGAN untrained",
+}
+_PICTURED = 64  # bits of the rows in the pictures
 
 
 @dataclass(frozen=True)
@@ -91,75 +99,6 @@ class Data(NamedTuple):
     query_labels: NDArray[np.int64]
 
 
-def average_precision(
-    queries: NDArray[np.uint8],
-    query_labels: NDArray[np.int64],
-    database: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    places: Sequence[int],
-) -> Precision:
-    """Rank a database for every query and score the rankings.
-
-    Args:
-        queries: ``(Q, B)`` uint8 codes.
-        query_labels: ``(Q,)``, the class of each.
-        database: ``(N, B)`` uint8 codes.
-        labels: ``(N,)``, the class of each.
-        places: how many of the first are looked at; at most N are.
-    """
-    bits = 8 * database.shape[1]
-    signs = [2 * unpack_bits(codes).astype(np.float32) - 1 for codes in (queries, database)]
-    mean, lowest = [], []
-    for start in range(0, len(queries), _BLOCK):
-        span = slice(start, start + _BLOCK)
-        distance = ((bits - signs[0][span] @ signs[1].T) / 2).astype(np.uint8)
-        right = query_labels[span, None] == labels
-        mean.append(_mean_of_ties(distance, right, bits, places))
-        lowest.append(_lowest_first(distance, right, places))
-    return Precision(np.concatenate(mean), np.concatenate(lowest))
-
-
-def _mean_of_ties(
-    distance: NDArray[np.uint8], right: NDArray[np.bool_], bits: int, places: Sequence[int]
-) -> NDArray[np.float64]:
-    """``(Q, P)``; distances and whether the class is right are ``(Q, N)``.
-
-    The i-th of t tied images, of which r are right, after T others with R right ones, is right
-    with probability r / t, and then has a precision of (R + 1 + (i - 1) (r - 1) / (t - 1)) /
-    (T + i). Summed over i, that needs harmonic numbers only.
-    """
-    count, size = distance.shape
-    groups = 2 * (bits + 1)
-    cell = distance + (bits + 1) * right.astype(np.int64) + groups * np.arange(count)[:, None]
-    histogram = np.bincount(cell.ravel(), minlength=groups * count).reshape(count, 2, -1)
-    tied, tied_right = histogram.sum(1), histogram[:, 1]
-    before = np.cumsum(tied, 1) - tied
-    right_before = np.cumsum(tied_right, 1) - tied_right
-    harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, size + 1))])
-    share = tied_right / np.maximum(tied, 1)
-    slope = (tied_right - 1) / np.maximum(tied - 1, 1)
-
-    scores = []
-    for place in places:
-        seen = np.clip(place - before, 0, tied)
-        reciprocals = harmonic[before + seen] - harmonic[before]
-        total = share * ((right_before + 1 - (before + 1) * slope) * reciprocals + slope * seen)
-        scores.append(total.sum(1) / np.maximum((share * seen).sum(1), 1e-12))
-    return np.stack(scores, 1)
-
-
-def _lowest_first(
-    distance: NDArray[np.uint8], right: NDArray[np.bool_], places: Sequence[int]
-) -> NDArray[np.float64]:
-    """``(Q, P)``, with tied images in the order of the database."""
-    order = np.argsort(distance, axis=1, kind="stable")[:, : max(places)]
-    ranked = np.take_along_axis(right, order, 1)
-    found = np.cumsum(ranked, 1)
-    precision = np.cumsum(ranked * found / np.arange(1, ranked.shape[1] + 1), 1)
-    last = np.minimum(places, ranked.shape[1]) - 1
-    return precision[:, last] / np.maximum(found[:, last], 1)
-
-
 def read_data(folder: Path, limit: int | None = None, seed: int = 0) -> Data:
     """Both halves of CIFAR-10, shuffled.
 
@@ -180,13 +119,55 @@ def read_data(folder: Path, limit: int | None = None, seed: int = 0) -> Data:
     return Data(*half("train", limit and 5 * limit), *half("test", limit))
 
 
-def run_row(label: str, encode: Encoder, data: Data) -> Row:
-    """Encode all images and score the rankings."""
+def run_row(label: str, encode: Encoder, data: Data) -> tuple[Row, dict[str, NDArray]]:
+    """Encode all images and score the rankings.
+
+    Returns:
+        The scores, and the arrays that pictures need: both halves' codes and ``histogram``.
+    """
     database, queries = encode(data.database), encode(data.queries)
-    scores = average_precision(queries, data.query_labels, database, data.labels, PLACES)
+    ranking = (queries, data.query_labels, database, data.labels)
+    scores = average_precision(*ranking, PLACES)
     mean, lowest = scores.mean.mean(0).tolist(), scores.lowest.mean(0).tolist()
     paper = float(scores.mean[:PAPER_QUERIES, 1].mean())  # the queries' order is random
-    return Row(label, 8 * database.shape[1], mean[0], lowest[0], mean[1], lowest[1], paper)
+    row = Row(label, 8 * database.shape[1], mean[0], lowest[0], mean[1], lowest[1], paper)
+    histogram = distance_histogram(*ranking)
+    return row, {"database": database, "queries": queries, "histogram": histogram}
+
+
+class Kept(NamedTuple):
+    """What a row leaves in the work folder."""
+
+    row: Row
+    identity: str
+    arrays: dict[str, NDArray]
+
+
+def keep(work: Path, kept: Kept) -> None:
+    """Write a row into the work folder."""
+    with atomic_path(work / f"{_slug(kept.row.row)}-{kept.row.bits}.npz") as path:
+        row = json.dumps(asdict(kept.row))
+        np.savez(path, row=row, identity=kept.identity, **kept.arrays)  # type: ignore[arg-type]
+
+
+def kept_rows(work: Path) -> list[Kept]:
+    """All rows of a work folder: the named ones in their order, then models, by length."""
+    rows = []
+    for path in work.glob("*.npz"):
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in ("database", "queries", "histogram")}
+            rows.append(Kept(Row(**json.loads(str(file["row"]))), str(file["identity"]), arrays))
+    named = [*_LABELS.values()]
+
+    def place(kept: Kept) -> tuple[int, str, int]:
+        label = kept.row.row
+        return named.index(label) if label in named else len(named), label, kept.row.bits
+
+    return sorted(rows, key=place)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"\W+", "-", label).strip("-").lower()
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -200,24 +181,39 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return header, [*cells.values(), *PUBLISHED]
 
 
-def encoders(options: argparse.Namespace, data: Data) -> Iterator[tuple[str, Encoder]]:
+class Wanted(NamedTuple):
+    """A row to measure; the identity tells whether the work folder's row is of the same codes."""
+
+    label: str
+    bits: int
+    identity: str
+    make: Callable[[NDArray[np.uint8]], Encoder]
+
+
+def wanted_rows(options: argparse.Namespace) -> Iterator[Wanted]:
     """The rows that are asked for, one by one."""
-    train = data.database
     learned = {
-        "lsh": ("random projections of pixels", partial(random_projections, pixels)),
-        "itq": ("PCA + ITQ of pixels", partial(pca_itq, pixels)),
-        "itq-hog": ("PCA + ITQ of HOG", partial(pca_itq, hog)),
+        "lsh": partial(random_projections, pixels),
+        "itq": partial(pca_itq, pixels),
+        "itq-hog": partial(pca_itq, hog),
     }
     for name in options.rows:
         for bits in options.bits:
-            if name == "untrained":
+            if name == "images":
+                yield _of_model(_LABELS[name], shipped_model(bits))
+            elif name == "untrained":
                 config = replace(options.network, bits=bits)
-                yield "BinGAN untrained", untrained(train, config)
+                make = partial(untrained, config=config)
+                yield Wanted(_LABELS[name], bits, str(config), make)
             else:
-                label, learn = learned[name]
-                yield label, learn(train, bits)
+                yield Wanted(_LABELS[name], bits, name, partial(learned[name], bits=bits))
     for label, path in options.model:
-        yield label, model_encoder(path)
+        yield _of_model(label, path)
+
+
+def _of_model(label: str, model: str | Path) -> Wanted:
+    manifest = open_images_model(model).manifest
+    return Wanted(label, manifest.config["bits"], manifest.sha256, lambda _: model_encoder(model))
 
 
 def _model(text: str) -> tuple[str, Path]:
@@ -240,39 +236,59 @@ def main(arguments: Sequence[str] | None = None, network: RetrievalConfig | None
     parser.add_argument("--bits", nargs="+", type=int, choices=LENGTHS, default=LENGTHS)
     parser.add_argument(
         "--model", action="append", type=_model, default=[], metavar="LABEL=PATH",
-        help="a model by 'bindesc train retrieval'; repeat one label for several lengths",
+        help="a model of image codes; repeat one label for several lengths",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, help="so many queries, five times as many images")
-    parser.add_argument("--save", action="store_true", help="write the results as JSON")
+    parser.add_argument("--work", type=Path, default=Path("runs/cifar10_map"),
+                        help="folder of codes and scores (%(default)s)")  # fmt: skip
+    parser.add_argument("--save", action="store_true", help="write the results as JSON and PNG")
     options = parser.parse_args(arguments)
     options.network = network or RetrievalConfig()
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit: expected at least 1, got {options.limit}")
     if options.save and options.limit:
         parser.error("--save: only results on all images are saved, not with --limit")
+    if options.limit:
+        options.work = options.work / f"limit-{options.limit}"
     try:
         data = read_data(options.data or data_folder() / "cifar10", options.limit)
-        rows = []
-        for label, encode in encoders(options, data):
-            rows.append(run_row(label, encode, data))
-            print(_line(rows[-1]), flush=True)
+        measure(options, data)
     except DataMissingError as error:
         print(f"cifar10_map: skipped, {error}", file=sys.stderr)
         return 0
     except (OSError, ValueError) as error:
         print(f"cifar10_map: {error}", file=sys.stderr)
         return 2
-    header, cells = table(rows)
+    every = kept_rows(options.work)
+    header, cells = table([kept.row for kept in every])
     print("\n" + markdown(header, cells))
+    pictured = {kept.row.row: kept.arrays for kept in every if kept.row.bits == _PICTURED}
+    nearest = {label: (a["queries"], a["database"]) for label, a in pictured.items()}
+    draw_neighbours(options.work / "queries.png", data.queries, data.database, nearest)
+    print(f"wrote {options.work / 'queries.png'}", file=sys.stderr)
     if options.save:
         path = write_results(
             "cifar10_map",
-            [asdict(row) for row in rows],
+            [asdict(kept.row) for kept in every],
             libraries=("torch", "scikit-image"),
             table={"header": header, "rows": cells},
         )
-        print(f"wrote {path}", file=sys.stderr)
+        histograms = {label: arrays["histogram"] for label, arrays in pictured.items()}
+        draw_precision_recall(path.with_suffix(".png"), histograms, f"{_PICTURED} bits")
+        print(f"wrote {path} and {path.stem}.png beside it", file=sys.stderr)
     return 0
+
+
+def measure(options: argparse.Namespace, data: Data) -> None:
+    """Measure the rows that the work folder does not have."""
+    options.work.mkdir(parents=True, exist_ok=True)
+    there = {(k.row.row, k.row.bits, k.identity): k.row for k in kept_rows(options.work)}
+    for wanted in wanted_rows(options):
+        row = there.get((wanted.label, wanted.bits, wanted.identity))
+        if row is None:
+            row, arrays = run_row(wanted.label, wanted.make(data.database), data)
+            keep(options.work, Kept(row, wanted.identity, arrays))
+        print(_line(row), flush=True)
 
 
 def _line(row: Row) -> str:

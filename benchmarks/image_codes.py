@@ -110,8 +110,8 @@ def untrained(training: NDArray[np.uint8], config: RetrievalConfig) -> Encoder:
         return model_encoder(path)
 
 
-def model_encoder(path: Path) -> Encoder:
-    """A model that ``bindesc train retrieval`` wrote.
+def model_encoder(path: str | Path) -> Encoder:
+    """A model of image codes, by name or path.
 
     Raises:
         WeightsError: there is no such model, it is damaged, or it is one for patches.

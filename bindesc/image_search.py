@@ -96,7 +96,7 @@ def build_index(
         stamps = dict(zip(index.names, map(tuple, index.stamps.tolist()), strict=True))
         wanted = [name for name in names if _stamp(folder / name) != stamps.get(name)]
         report.kept = len(names) - len(wanted)
-        for batch in _read_batches(folder, progress(wanted), report.unreadable):
+        for batch in read_batches(folder, progress(wanted), report.unreadable):
             index.update(batch.names, encode(batch.images), batch.stamps)
             report.added += len(batch.names)
         there = set(names) - set(report.unreadable)
@@ -136,7 +136,7 @@ def near_duplicates(
     unreadable: dict[str, str] = {}
     names: list[str] = []
     codes: list[NDArray[np.uint8]] = []
-    for batch in _read_batches(folder, progress(find_images(folder)), unreadable):
+    for batch in read_batches(folder, progress(find_images(folder)), unreadable):
         names += batch.names
         codes.append(encode(batch.images))
     if not names:
@@ -175,16 +175,18 @@ def components(codes: NDArray[np.uint8], max_distance: int) -> NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class ImageBatch:
+    """Images that were read: names, ``(N, 32, 32, 3)`` uint8 RGB, ``(N, 2)`` size and time."""
+
     names: list[str]
     images: NDArray[np.uint8]
     stamps: NDArray[np.int64]
 
 
-def _read_batches(
+def read_batches(
     folder: Path, names: Iterator[str], unreadable: dict[str, str]
-) -> Iterator[_Batch]:
-    """Read images; those that cannot be read go to ``unreadable``."""
+) -> Iterator[ImageBatch]:
+    """Read images, a few hundred at once; name and reason of a bad one go to ``unreadable``."""
     kept: list[tuple[str, NDArray[np.uint8], tuple[int, int]]] = []
     for name in names:
         try:
@@ -202,9 +204,9 @@ def _read_batches(
         yield _to_batch(kept)
 
 
-def _to_batch(kept: list[tuple[str, NDArray[np.uint8], tuple[int, int]]]) -> _Batch:
+def _to_batch(kept: list[tuple[str, NDArray[np.uint8], tuple[int, int]]]) -> ImageBatch:
     names, images, stamps = zip(*kept, strict=True)
-    return _Batch(list(names), np.stack(images), np.array(stamps, np.int64))
+    return ImageBatch(list(names), np.stack(images), np.array(stamps, np.int64))
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -35,6 +35,7 @@ _START = struct.Struct("<8sII")
 _HEAD = struct.Struct("<4sIQQQI")  # magic, 0, deleted rows, added rows, bytes of names, crc32
 _CRC = struct.Struct("<I")
 _END = struct.Struct("<4sI")
+_LONGEST_HEADER = 1 << 16
 _INT64 = np.dtype("<i8")
 
 
@@ -110,12 +111,24 @@ def read_header(path: Path, data: memoryview) -> tuple[IndexHeader, int]:
         _, version, length = _START.unpack_from(data)
         if version != FORMAT:
             raise IndexFileError(
-                f"{path}: has format {version}, this version reads format {FORMAT}; build it again"
+                f"{path}: has format {version}, this version reads format {FORMAT}; delete it "
+                "and build it again"
             )
         end = _START.size + length
         if len(data) >= end + 4 and _CRC.unpack_from(data, end)[0] == zlib.crc32(data[:end]):
             return IndexHeader(**json.loads(bytes(data[_START.size : end]))), end + 4
-    raise IndexFileError(f"{path}: the header is damaged; build the index again")
+    raise IndexFileError(f"{path}: the header is damaged; delete it and build it again")
+
+
+def peek_header(path: Path) -> IndexHeader:
+    """The header of an index, without reading the rest.
+
+    Raises:
+        IndexFileError: see :func:`read_header`.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return read_header(path, memoryview(file.read(_LONGEST_HEADER)))[0]
 
 
 def check_header(path: Path, found: IndexHeader, expect: IndexHeader) -> None:
@@ -129,7 +142,7 @@ def check_header(path: Path, found: IndexHeader, expect: IndexHeader) -> None:
     if found.sha256 != expect.sha256:
         raise IndexFileError(
             f"{path}: was made with the model {found.model} ({found.sha256[:12]}), not with "
-            f"{expect.model} ({expect.sha256[:12]}); build another index"
+            f"{expect.model} ({expect.sha256[:12]}); build an index of its own"
         )
     if expect.root and found.root != expect.root:
         raise IndexFileError(f"{path}: is an index of {found.root}, not of {expect.root}")
@@ -178,7 +191,7 @@ def read_records(path: Path, data: memoryview, at: int, width: int) -> Iterator[
         if magic != _RECORD or crc != zlib.crc32(data[at : body - _CRC.size]):
             if _only_zeros(data, at):
                 return
-            raise IndexFileError(f"{path}: is damaged at byte {at}; build the index again")
+            raise IndexFileError(f"{path}: is damaged at byte {at}; delete it and build it again")
         offsets = np.cumsum([body, 8 * deletions, width * count, 16 * count, names]).tolist()
         end = offsets[-1] + _END.size
         if end > len(data) or _only_zeros(data, offsets[-1]):
@@ -186,7 +199,7 @@ def read_records(path: Path, data: memoryview, at: int, width: int) -> Iterator[
         commit, crc = _END.unpack_from(data, offsets[-1])
         if commit != _COMMIT or crc != zlib.crc32(data[at : offsets[-1]]):
             raise IndexFileError(
-                f"{path}: is damaged between bytes {at} and {end}; build the index again"
+                f"{path}: is damaged between bytes {at} and {end}; delete it and build it again"
             )
         parts = [data[a:b] for a, b in pairwise(offsets)]
         yield (

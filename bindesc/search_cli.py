@@ -37,7 +37,7 @@ def register(commands: Any) -> None:
     search.add_argument("image", type=Path, metavar="PHOTO")
     search.add_argument("--top", type=int, default=20, help="how many, 1 to 1024 (%(default)s)")
     search.add_argument("--html", type=Path, metavar="PATH", help="write a page of thumbnails")
-    _add_model(search)
+    search.add_argument("--model", metavar="PATH", help="that made the index, if it is your own")
     search.set_defaults(run=_search)
 
     dedup = commands.add_parser(
@@ -47,7 +47,12 @@ def register(commands: Any) -> None:
     )
     dedup.add_argument("folder", type=Path, metavar="FOLDER")
     dedup.add_argument(
-        "--max-dist", type=int, required=True, metavar="BITS", help="between two near images"
+        "--max-dist",
+        type=int,
+        default=2,
+        metavar="BITS",
+        help="between two near images; of 64 bits, copies of other size or quality mostly differ "
+        "in 0 to 3 (%(default)s)",
     )
     dedup.add_argument("--json", action="store_true", help="print JSON")
     _add_model(dedup)
@@ -55,11 +60,35 @@ def register(commands: Any) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="PATH", help="of image codes")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--bits", type=int, choices=(16, 32, 64), help="length of the codes (64, or the index's)"
+    )
+    choice.add_argument(
+        "--model", metavar="PATH", help="of your own, made by 'bindesc train images'"
+    )
+
+
+def _choose_model(model: str | None, bits: int | None = None, index: Path | None = None) -> str:
+    """The model that is asked for, else that of the index if it exists, else the shipped one."""
+    from .index_format import IndexFileError, peek_header
+    from .retrieval import DEFAULT_BITS, LENGTHS, shipped_model
+    from .weights import read_model
+
+    if model or bits or index is None or not index.exists():
+        return model or shipped_model(bits or DEFAULT_BITS)
+    header = peek_header(index)
+    name = header.model
+    if name in map(shipped_model, LENGTHS) and read_model(name)[0].sha256 == header.sha256:
+        return name
+    raise IndexFileError(
+        f"{index}: was made with the model {name} ({header.sha256[:12]}), which does not come with "
+        "this bindesc; give its file by --model"
+    )
 
 
 def load_encoder(model: str) -> tuple[Encode, IndexHeader]:
-    """The encoder of a model file, and what an index says about it."""
+    """The encoder of a model, and what an index says about it."""
     from .index_format import IndexHeader
     from .retrieval import encode_images, open_images_model
 
@@ -74,7 +103,7 @@ def _build(args: argparse.Namespace) -> int:
     from .image_search import build_index
 
     check_writable(args.out)
-    encode, header = load_encoder(args.model)
+    encode, header = load_encoder(_choose_model(args.model, args.bits, args.out))
     report = build_index(args.folder, args.out, encode, header, _progress)
     if report.recovered:
         print(report.recovered, file=sys.stderr)
@@ -92,10 +121,12 @@ def _search(args: argparse.Namespace) -> int:
     from .files import check_writable
     from .image_search import read_small
 
+    if not args.index.is_file():
+        raise FileNotFoundError(f"{args.index}: no such index; 'bindesc index build' makes one")
     if args.html:
         check_writable(args.html)
     small = read_small(args.image)
-    encode, header = load_encoder(args.model)
+    encode, header = load_encoder(_choose_model(args.model, index=args.index))
     with CodeIndex(args.index, header) as index:
         if index.recovered:
             print(index.recovered, file=sys.stderr)
@@ -112,7 +143,10 @@ def _search(args: argparse.Namespace) -> int:
         title = f"{len(hits)} images nearest to {args.image.name}"
         write_contact_sheet(args.html, args.image, hits, title)
     if not hits:
-        print(f"bindesc: {args.index}: the index is empty", file=sys.stderr)
+        print(
+            f"bindesc: {args.index}: the index is empty; run 'bindesc index build' again",
+            file=sys.stderr,
+        )
         return EXIT_NO_RESULT
     return 0
 
@@ -120,7 +154,7 @@ def _search(args: argparse.Namespace) -> int:
 def _dedup(args: argparse.Namespace) -> int:
     from .image_search import near_duplicates
 
-    encode, _ = load_encoder(args.model)
+    encode, _ = load_encoder(_choose_model(args.model, args.bits))
     groups, unreadable = near_duplicates(args.folder, encode, args.max_dist, _progress)
     _print_skipped(unreadable)
     if args.json:

@@ -269,6 +269,7 @@ def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
     from .models.bingan import BinGanConfig, PatchDiscriminator, ThresholdedDiscriminator
     from .models.compact import CompactConfig, CompactNet
+    from .models.compact_retrieval import CompactRetrievalConfig, CompactRetrievalNet
     from .models.retrieval import RetrievalConfig, RetrievalDiscriminator
 
     return {
@@ -276,6 +277,7 @@ def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
         "bingan-retrieval": (RetrievalConfig, RetrievalDiscriminator),
         "bingan-thresholds": (BinGanConfig, ThresholdedDiscriminator),
         "compact": (CompactConfig, CompactNet),
+        "compact-retrieval": (CompactRetrievalConfig, CompactRetrievalNet),
     }
 
 

@@ -1,13 +1,15 @@
 import json
 from itertools import permutations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.random import default_rng
 
 from benchmarks import cifar10_map, common
-from benchmarks.cifar10_map import average_precision, main, read_data
+from benchmarks.cifar10_map import main, read_data
 from benchmarks.image_codes import itq_rotation, pca_itq, pixels, random_projections
+from benchmarks.ranking import average_precision, distance_histogram
 from bindesc.models.retrieval import RetrievalConfig, RetrievalDiscriminator
 from bindesc.packing import pack_bits
 from bindesc.reference import hamming
@@ -97,6 +99,18 @@ def test_perfect_and_meaningless_codes():
     assert bad.lowest.mean() == pytest.approx(0.1, abs=0.02)
 
 
+def test_the_histogram_counts_pairs():
+    rng = default_rng(8)
+    queries, database = (rng.integers(0, 256, (n, 2), np.uint8) for n in (300, 40))
+    query_labels, labels = rng.integers(0, 3, 300), rng.integers(0, 3, 40)
+    histogram = distance_histogram(queries, query_labels, database, labels)
+    distance = hamming(queries, database)
+    right = query_labels[:, None] == labels
+    assert histogram.shape == (2, 17)
+    assert (histogram[0] == np.bincount(distance[~right], minlength=17)).all()
+    assert (histogram[1] == np.bincount(distance[right], minlength=17)).all()
+
+
 # The codes.
 
 
@@ -139,10 +153,12 @@ def test_the_order_is_random_and_labels_follow(tmp_path):
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     (tmp_path / "data").mkdir()
-    save_model(tmp_path / "m.safetensors", RetrievalDiscriminator(SMALL))
-    command = ["--data", str(write_cifar10(tmp_path / "data")), "--bits", "16", "--rows"]
-    command += [*cifar10_map.ROWS, "--model", f"mine={tmp_path / 'm.safetensors'}", "--save"]
-    assert main(command, SMALL) == 0
+    path = tmp_path / "m.safetensors"
+    save_model(path, RetrievalDiscriminator(SMALL))
+    work = tmp_path / "work"
+    command = ["--data", str(write_cifar10(tmp_path / "data")), "--work", str(work)]
+    command += ["--bits", "16", "--model", f"mine={path}", "--rows"]
+    assert main([*command, *cifar10_map.ROWS, "--save"], SMALL) == 0
     output = capsys.readouterr().out
     assert "| BinGAN, published" in output
 
@@ -152,6 +168,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         ("random projections of pixels", 16),
         ("PCA + ITQ of pixels", 16),
         ("PCA + ITQ of HOG", 16),
+        ("bindesc images", 16),
         ("BinGAN untrained", 16),
         ("mine", 64),
     ]
@@ -159,14 +176,27 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert saved["rows"][1]["map_1000"] > 0.5
     cell = f"{100 * saved['rows'][1]['map_1000']:.2f}"
     assert saved["table"]["rows"][1] == ["PCA + ITQ of pixels", cell, "-", "-"]
+    for picture in (tmp_path / "results" / "cifar10_map.png", work / "queries.png"):
+        assert cv2.imread(str(picture)).std() > 5
+
+    # What is there is not measured again; a changed model is.
+    encoded = []
+    monkeypatch.setattr(cifar10_map, "run_row", lambda *given: encoded.append(given[0]) or kept[0])
+    kept = [(k.row, k.arrays) for k in cifar10_map.kept_rows(work) if k.row.row == "mine"]
+    assert main([*command, "itq"], SMALL) == 0
+    assert encoded == [] and "| PCA + ITQ of HOG" in capsys.readouterr().out
+    save_model(path, RetrievalDiscriminator(SMALL))
+    assert main(command, SMALL) == 0
+    assert encoded == ["mine"]
 
 
 def test_unusable_input(tmp_path, capsys):
-    assert main(["--data", str(tmp_path)]) == 2
+    assert main(["--data", str(tmp_path), "--work", str(tmp_path / "work")]) == 2
     assert "no CIFAR-10 train images" in capsys.readouterr().err
     write_cifar10(tmp_path)
-    assert main(["--data", str(tmp_path), "--rows", "--model", "compact"]) == 2
-    assert "wanted bingan-retrieval" in capsys.readouterr().err
+    work = ["--work", str(tmp_path / "work"), "--rows"]
+    assert main(["--data", str(tmp_path), *work, "--model", "compact"]) == 2
+    assert "wanted one for images" in capsys.readouterr().err
     for options in (["--limit", "3", "--save"], ["--limit", "0"]):
         with pytest.raises(SystemExit):
             main(["--data", str(tmp_path), *options])

@@ -12,7 +12,7 @@ from bindesc.cli import main
 from bindesc.models.bingan import BinGanConfig, PatchDiscriminator
 from bindesc.models.retrieval import RetrievalConfig, RetrievalDiscriminator
 from bindesc.models.weight_norm import WeightNormConv2d, initialise_from_data
-from bindesc.retrieval import encode_images, open_images_model
+from bindesc.retrieval import DEFAULT_BITS, LENGTHS, encode_images, open_images_model
 from bindesc.runtime import Runtime
 from bindesc.training import gan_step
 from bindesc.training.gan import WEIGHTS, train
@@ -107,16 +107,25 @@ def test_codes_are_the_signs_of_f(model):
     assert len(np.unique(expected, axis=0)) > 3
 
 
-def test_codes_depend_on_colour_order(model):
-    data = images(20, 1)
-    assert (encode_images(data, model=model) != encode_images(data[..., ::-1], model=model)).any()
-
-
-def test_codes_do_not_depend_on_batch_or_threads(model):
+@pytest.mark.parametrize("bits", LENGTHS)
+def test_the_shipped_models(bits):
     data = images(70, 2)
-    runtime = open_images_model(model, 16)
-    expected = encode_images(data, 16, runtime)
-    assert expected.shape == (70, 2)
+    codes = encode_images(data, bits)
+    assert codes.shape == (70, bits // 8)
+    assert (encode_images(data, model=f"images-{bits}") == codes).all()
+    assert len(np.unique(codes, axis=0)) > 20
+    assert (encode_images(data[:, :, ::-1], bits) != codes).mean() < 0.5  # mirrored: alike
+    if bits == DEFAULT_BITS:
+        assert (encode_images(data) == codes).all()
+
+
+@pytest.mark.parametrize("name", ["model", "images-64"])
+def test_codes_do_not_depend_on_batch_or_threads(name, request):
+    path = request.getfixturevalue("model") if name == "model" else name
+    data = images(70, 2)
+    runtime = open_images_model(path)
+    expected = encode_images(data, model=runtime)
+    assert expected.shape == (70, runtime.descriptor_bytes)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2):
@@ -126,16 +135,21 @@ def test_codes_do_not_depend_on_batch_or_threads(model):
             assert (np.concatenate(parts) == expected).all()
     finally:
         torch.set_num_threads(threads)
-    assert encode_images(data[:0], model=runtime).shape == (0, 2)
+    assert encode_images(data[:0], model=runtime).shape == (0, runtime.descriptor_bytes)
+
+
+def test_codes_depend_on_colour_order(model):
+    data = images(20, 1)
+    assert (encode_images(data, model=model) != encode_images(data[..., ::-1], model=model)).any()
 
 
 def test_errors(model, tmp_path):
-    with pytest.raises(WeightsError, match=r"no weights .* 'bindesc train retrieval"):
-        encode_images(images(2))
+    with pytest.raises(WeightsError, match="bits: models of 16, 32, 64 bits come with bindesc"):
+        encode_images(images(2), bits=128)
     for given in (model, Runtime(model)):
         with pytest.raises(WeightsError, match="bits: m has 16, got 64"):
             encode_images(images(2), bits=64, model=given)
-    with pytest.raises(WeightsError, match="compact model for patches, wanted bingan-retrieval"):
+    with pytest.raises(WeightsError, match="compact model for patches, wanted one for images"):
         encode_images(images(2), model="compact")
     for wrong in (images(2)[..., 0], images(2)[:, :16], images(2).astype(float), images(1)[0]):
         with pytest.raises(ValueError, match=r"expected \(N, 32, 32, 3\) uint8 RGB"):

@@ -128,6 +128,43 @@ def test_an_unfinished_write_is_reported(
     assert names(index) == sorted(NAMES)
 
 
+def test_shipped_models_need_no_option(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Search takes the model of the index; so does a build that brings one up to date."""
+    photo = str(photos / NAMES[0])
+    for bits, options in ((64, []), (16, ["--bits", "16"])):
+        index = tmp_path / f"{bits}.idx"
+        command = ["index", "build", str(photos), "-o", str(index)]
+        assert main([*command, *options]) == 0
+        assert main(command) == 0
+        assert "4 images (0 new or changed" in capsys.readouterr().out
+        with CodeIndex(index) as opened:
+            assert (opened.header.bits, opened.header.model) == (bits, f"images-{bits}")
+        assert main(["search", str(index), photo]) == 0
+        assert capsys.readouterr().out.splitlines()[0].split() == ["0", "bits", NAMES[0]]
+    save(photos / "z.jpg", textured(seed=0))
+    assert main(["dedup", str(photos)]) == 0
+    assert f"{NAMES[0]}\nz.jpg\n" in capsys.readouterr().out
+    assert main([*command, "--bits", "32"]) == 2
+    assert "has codes of 16 bits, expected 32" in capsys.readouterr().err
+
+
+def test_an_index_of_another_model_needs_it(
+    photos: Path, tmp_path: Path, encoder: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "x.idx"
+    assert build(photos, index) == 0
+    for command in (["search", str(index), str(photos / NAMES[0])],
+                    ["index", "build", str(photos), "-o", str(index)]):  # fmt: skip
+        capsys.readouterr()
+        assert main(command) == 2
+        assert "made with the model m (m), which does not come with" in capsys.readouterr().err
+    index.write_bytes(index.read_bytes()[:30])
+    assert main(command) == 2
+    assert "header is damaged" in capsys.readouterr().err
+
+
 def test_the_encoder_of_a_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "images.safetensors"
     manifest = save_model(path, RetrievalDiscriminator(RetrievalConfig(narrow=8, wide=8, bits=32)))

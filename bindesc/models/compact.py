@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -47,21 +48,15 @@ class CompactNet(nn.Module):
     def __init__(self, config: CompactConfig | None = None):
         super().__init__()
         self.config = config = config or CompactConfig()
-        layers: list[nn.Module] = []
-        inputs, side = 1, 32
-        for outputs, stride in zip(config.channels, config.strides, strict=True):
-            layers += [
-                nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(inplace=True),
-            ]
-            inputs, side = outputs, -(-side // stride)
-        layers += [
-            nn.Conv2d(inputs, config.bits, side, bias=False),
+        side = 32
+        for stride in config.strides:
+            side = -(-side // stride)
+        self.layers = nn.Sequential(
+            *convolutions(1, config.channels, config.strides),
+            nn.Conv2d(config.channels[-1], config.bits, side, bias=False),
             nn.BatchNorm2d(config.bits, affine=False),
             nn.Flatten(),
-        ]
-        self.layers = nn.Sequential(*layers)
+        )
 
     def forward(self, patches: Tensor) -> Tensor:
         """Activations before the sign."""
@@ -69,7 +64,7 @@ class CompactNet(nn.Module):
 
     def for_inference(self) -> nn.Sequential:
         """The same function in evaluation mode, without batch normalisation."""
-        return nn.Sequential(NormalisePatches(), *fold_batch_norm(self)).eval()
+        return nn.Sequential(NormalisePatches(), *fold_batch_norm(self.layers)).eval()
 
 
 class NormalisePatches(nn.Module):
@@ -80,13 +75,21 @@ class NormalisePatches(nn.Module):
         return normalise_patches(patches)
 
 
-def fold_batch_norm(model: CompactNet) -> nn.Sequential:
-    """The same function in evaluation mode, each normalisation folded into its convolution.
+def convolutions(
+    inputs: int, channels: Sequence[int], strides: Sequence[int]
+) -> Iterator[nn.Module]:
+    """3x3 convolutions, each with its batch normalisation and ReLU."""
+    for outputs, stride in zip(channels, strides, strict=True):
+        yield nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        yield nn.BatchNorm2d(outputs)
+        yield nn.ReLU(inplace=True)
+        inputs = outputs
 
-    Its input is already normalised.
-    """
+
+def fold_batch_norm(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """The same function in evaluation mode, each normalisation folded into its convolution."""
     folded: list[nn.Module] = []
-    for layer in model.layers:
+    for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
             convolution = folded[-1]
             assert isinstance(convolution, nn.Conv2d)

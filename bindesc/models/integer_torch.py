@@ -30,7 +30,7 @@ def quantise(model: CompactNet, patches: NDArray[np.uint8]) -> list[IntegerLayer
         The layers.
     """
     training = model.training
-    folded = fold_batch_norm(model)
+    folded = fold_batch_norm(model.layers)
     model.train(training)
     convolutions = [layer for layer in folded if isinstance(layer, nn.Conv2d)]
     maps = normalise_patches(torch.from_numpy(np.asarray(patches)).float()[:, None])

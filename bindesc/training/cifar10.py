@@ -55,6 +55,12 @@ class CifarError(ValueError):
     """A folder or file that is not CIFAR-10; the text names it and the reason."""
 
 
+def holds_cifar10(folder: Path) -> bool:
+    """Whether a folder looks like CIFAR-10, complete or not."""
+    patterns = ("data_batch_*", "cifar-10-batches-*/data_batch_*", "train_airplane_*.jpg")
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
 def read_cifar10(folder: Path, subset: Subset) -> Images:
     """Read one half of CIFAR-10, in any of the layouts.
 

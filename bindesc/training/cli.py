@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .images_cli import add_images
 from .options import add_gan_options, add_run_options, command_line, gan_config, print_scores
 from .retrieval_cli import add_retrieval
 
@@ -71,6 +72,7 @@ def register(commands: Any) -> None:
     compact.add_argument("--strides", default="", help="of each convolution, by comma")
     compact.set_defaults(run=_train_compact)
     _add_bingan(kinds)
+    add_images(kinds)
     add_retrieval(kinds)
 
 

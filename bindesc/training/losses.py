@@ -150,3 +150,25 @@ def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
 def _pairs(matrix: Tensor) -> Tensor:
     """``(N, N)`` bool: everything but the diagonal."""
     return ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+
+
+def normalised_cross_entropy(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """NT-Xent: of all views in the batch, each is nearest to the other view of its own image.
+
+    Chen et al., "A simple framework for contrastive learning of visual representations", ICML 2020,
+    equation 1. On relaxed bits: Qiu et al., "Unsupervised hashing with contrastive information
+    bottleneck", IJCAI 2021.
+
+    Args:
+        first: ``(N, K)`` unit rows; row i shows the same image as row i of ``second``.
+        second: ``(N, K)`` unit rows.
+        temperature: divides the inner products; the lower, the more the nearest others count.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    views = torch.cat([first, second])
+    logits = views @ views.T / temperature
+    logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool), float("-inf"))
+    other = torch.arange(len(views)).roll(len(first))
+    return F.cross_entropy(logits, other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ..models.compact import CompactConfig, CompactNet
 from ..weights import load_weights, save_model
 from .losses import hardest_triplet, relax_bits
 from .pairs import PairSet, open_pairs
-from .run import Run
+from .run import Run, warm_cosine
 from .validation import validate
 
 WEIGHTS = "model.safetensors"
@@ -99,14 +98,6 @@ def draw_batch(
     return patches, negative
 
 
-def learning_rate(config: MetricConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-
-
 def train(
     data_folder: Path,
     output: Path,
@@ -173,7 +164,9 @@ def train(
             while step < config.steps and not run.stopping:
                 patches, negative = draw_batch(data, training, config, step)
                 for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(config, step)
+                    group["lr"] = warm_cosine(
+                        step, config.steps, config.learning_rate, config.warmup
+                    )
                 loss = _loss(model, patches, negative, config, step)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} at step {step}")

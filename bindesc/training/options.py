@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from .gan_step import GanConfig
 
 
-def add_run_options(parser: argparse.ArgumentParser, learning_rate: float) -> None:
+def add_run_options(
+    parser: argparse.ArgumentParser,
+    learning_rate: float,
+    initial: str = "name or path of a model to start from",
+) -> None:
     """What every kind of training takes."""
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument("--init", help="name or path of a model to start from")
+    parser.add_argument("--init", metavar="MODEL", help=initial)
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")

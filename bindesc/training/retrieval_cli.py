@@ -35,7 +35,6 @@ def _train(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ..models.retrieval import RetrievalConfig
-    from ..retrieval import ARCHITECTURE
     from ..weights import read_model
     from .cifar10 import read_cifar10
     from .distributed import join
@@ -44,7 +43,7 @@ def _train(args: argparse.Namespace) -> int:
     model = RetrievalConfig(bits=args.bits)
     if args.init is not None:
         manifest, _ = read_model(args.init)
-        if manifest.architecture == ARCHITECTURE:
+        if manifest.architecture == "bingan-retrieval":
             model = replace(RetrievalConfig(**manifest.config), bits=args.bits)
     images, _ = read_cifar10(args.data, "train")
     config = gan_config(args, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from pathlib import Path
@@ -131,3 +132,18 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     """All log lines of the run in a folder."""
     path = folder / LOG
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def warm_cosine(step: int, steps: int, peak: float, warmup: float) -> float:
+    """A learning rate that rises linearly to its peak, then falls by half a cosine to zero.
+
+    Args:
+        step: the next one, from 0.
+        steps: of the whole run.
+        peak: the highest learning rate.
+        warmup: steps over which it rises.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(steps - warmup, 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
