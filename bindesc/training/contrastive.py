@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..models.compact_retrieval import CompactRetrievalConfig, CompactRetrievalNet
 from ..weights import SUFFIX, list_models, load_weights, save_model
+from .descent import descend
 from .image_views import random_views
 from .losses import normalised_cross_entropy, relax_bits
-from .run import Run, warm_cosine
+from .run import Run
 
 NAME = "images"
 _CALIBRATION = 4096  # images that set the thresholds of the bits
@@ -137,7 +137,6 @@ def train(
             f"images: {len(images)} are fewer than the batch of {config.batch}; make that smaller"
         )
     steps = config.epochs * (len(images) // config.batch)
-    warmup = min(config.warmup, steps // 10)
     with Run(output, resume=resume, seconds_between_saves=180) as run:
         torch.manual_seed(config.seed)
         model = JointNetwork(config)
@@ -145,53 +144,20 @@ def train(
         if initial is not None:
             for network in model.networks:
                 load_weights(network, model_file(initial, network.config.bits))
-        optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
-        step = 0
-        if resume:
-            state = run.load()
-            if state["config"] != asdict(config):
-                raise ValueError("the checkpoint is of other options; give the same")
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            step = int(state["step"])
-
-        average = 0.0
-        saved = step if resume else -1
-        model.train()
-
-        def save() -> None:
-            nonlocal saved
-            saved = step
-            run.log(step, loss=average)
-            run.save(
-                {
-                    "step": step,
-                    "config": asdict(config),
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                }
-            )
-
-        with tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True) as bar:
-            while step < steps and not run.stopping:
-                rate = warm_cosine(step, steps, config.learning_rate, warmup)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                loss = _loss(model, draw_batch(images, config, step), config)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                step += 1
-                average = loss.item() if average == 0 else 0.98 * average + 0.02 * loss.item()
-                bar.update()
-                if step % 20 == 0:
-                    bar.set_postfix(loss=f"{average:.3f}")
-                if run.save_is_due:
-                    save()
-        if saved != step:
-            save()
+        state = run.load() if resume else None
+        if state is not None and state["config"] != asdict(config):
+            raise ValueError("the checkpoint is of other options; give the same")
+        descend(
+            run,
+            model,
+            lambda step: _loss(model, draw_batch(images, config, step), config),
+            steps=steps,
+            learning_rate=config.learning_rate,
+            warmup=min(config.warmup, steps // 10),
+            weight_decay=config.weight_decay,
+            config=asdict(config),
+            state=state,
+        )
         _set_thresholds(model, images)
         for network in model.networks:
             name = f"{NAME}-{network.config.bits}"

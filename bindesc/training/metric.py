@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ..models.compact import CompactConfig, CompactNet
 from ..weights import load_weights, save_model
+from .descent import descend
 from .losses import hardest_triplet, relax_bits
 from .pairs import PairSet, open_pairs
-from .run import Run, warm_cosine
+from .run import Run
 from .validation import validate
 
 WEIGHTS = "model.safetensors"
@@ -135,55 +135,18 @@ def train(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
             load_weights(model, initial)
-        optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
-        step = 0
-        if resume:
-            step = _restore(run.load(), config, model, optimiser)
-
-        def state() -> dict[str, Any]:
-            return {
-                "step": step,
-                "config": asdict(config),
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            }
-
-        model.train()
-        scores: dict[str, float] = {}
-        average = 0.0
-        saved = step if resume else -1
-
-        def save() -> None:
-            nonlocal scores, saved
-            scores = validate(model, data, held_out)
-            run.log(step, loss=average, **scores)
-            run.save(state())
-            saved = step
-
-        with tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar:
-            while step < config.steps and not run.stopping:
-                patches, negative = draw_batch(data, training, config, step)
-                for group in optimiser.param_groups:
-                    group["lr"] = warm_cosine(
-                        step, config.steps, config.learning_rate, config.warmup
-                    )
-                loss = _loss(model, patches, negative, config, step)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                step += 1
-                average = loss.item() if average == 0 else 0.98 * average + 0.02 * loss.item()
-                bar.update()
-                if step % 50 == 0:
-                    bar.set_postfix(
-                        loss=f"{average:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}
-                    )
-                if run.save_is_due:
-                    save()
-        if saved != step:
-            save()
+        scores = descend(
+            run,
+            model,
+            lambda step: _loss(model, *draw_batch(data, training, config, step), config, step),
+            steps=config.steps,
+            learning_rate=config.learning_rate,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            config=asdict(config),
+            state=_checkpoint(run, config) if resume else None,
+            validate=lambda: validate(model, data, held_out),
+        )
         calibration = calibration_patches(data, training)
         save_model(output / WEIGHTS, model, command=command, calibration=calibration)
         return scores
@@ -215,13 +178,10 @@ def _loss(
     return hardest_triplet(first, second, torch.from_numpy(negative), config.margin)
 
 
-def _restore(
-    state: dict[str, Any], config: MetricConfig, model: CompactNet, optimiser: torch.optim.Optimizer
-) -> int:
+def _checkpoint(run: Run, config: MetricConfig) -> dict[str, Any]:
+    state = run.load()
     if state["config"] != asdict(config):
         raise ValueError(
             "the checkpoint was made with another configuration; give the same options"
         )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    return state
