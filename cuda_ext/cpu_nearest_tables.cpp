@@ -6,6 +6,7 @@
 
 #include "cpu_pack.h"
 #include "cpu_parallel.h"
+#include "cpu_sweeps.h"
 #include "cpu_table.h"
 
 namespace bindesc {
@@ -15,7 +16,6 @@ constexpr int kPass = 512;  // queries of a pass
 // The sweep of cpu_sweep.h finds the first two neighbours among at least so many train codes, and all
 // that do not fill a block. Then few codes are nearer: each costs as much as a hundred pairs.
 constexpr int64_t kLead = 256;
-constexpr int64_t kPairsAThread = 200'000;  // these take a few times as long as starting a thread
 
 // The first train codes, and a worker's state of the sweep over them.
 class Lead {
@@ -82,16 +82,11 @@ struct Worker {
   }
 };
 
-void keep_nearer(const uint16_t* distance, const int32_t* index, int64_t first, int64_t count,
+void merge_columns(const uint16_t* distance, const int32_t* index, int64_t first, int64_t count,
                  NearestOut out) {
   for (int64_t j = 0; j < count; ++j) {
-    uint16_t& best = out.column_distance[first + j];
-    int32_t& query = out.column_index[first + j];
     if (index[j] == kNoIndex) continue;  // this worker had no queries
-    if (distance[j] < best || (distance[j] == best && index[j] < query)) {
-      best = distance[j];
-      query = index[j];
-    }
+    keep_nearer(distance[j], index[j], out.column_distance[first + j], out.column_index[first + j]);
   }
 }
 
@@ -108,8 +103,7 @@ bool nearest_by_tables(const Kernel& kernel, Codes query, Codes train, int k, in
   const int64_t blocks = (train.rows - kLead) / kTableBlock;
   const int64_t lead = train.rows - blocks * kTableBlock;
   const PackedBlocks packed({train.data, lead, train.bytes}, kernel.lanes);
-  const int64_t worth = std::max<int64_t>(1, query.rows * train.rows / kPairsAThread);
-  threads = static_cast<int>(std::min<int64_t>(threads, worth));
+  threads = worthwhile_threads(query, train, threads);
 
   constexpr int64_t kPlanes = int64_t{kTableBits} * kTableWords;
   const auto planes = make_aligned<uint64_t>(blocks * kPlanes);
@@ -150,11 +144,11 @@ bool nearest_by_tables(const Kernel& kernel, Codes query, Codes train, int k, in
   if (!parallel_for(passes, threads, stop, pass) || stop.requested()) return false;
 
   for (const Worker& worker : workers) {
-    keep_nearer(worker.lead.distance.data(), worker.lead.index.data(), 0, lead, out);
+    merge_columns(worker.lead.distance.data(), worker.lead.index.data(), 0, lead, out);
     for (int64_t b = 0; b < blocks; ++b) {
       uint16_t distance[kTableBlock];
       table.distances(worker.columns[b], distance);
-      keep_nearer(distance, worker.columns[b].index, lead + b * kTableBlock, kTableBlock, out);
+      merge_columns(distance, worker.columns[b].index, lead + b * kTableBlock, kTableBlock, out);
     }
   }
   return true;

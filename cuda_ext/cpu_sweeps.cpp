@@ -25,6 +25,11 @@ struct Worker {
 
 }  // namespace
 
+int worthwhile_threads(Codes query, Codes train, int threads) {
+  const int64_t worth = query.rows * train.rows / kPairsAThread;
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, worth)));
+}
+
 bool sweep_tiles(const Kernel& kernel, Codes query, Codes train, int threads, Stop& stop,
                  const SweepTile& sweep, int32_t* column_index, uint16_t* column_distance) {
   const PackedBlocks packed(train, kernel.lanes);
@@ -32,8 +37,8 @@ bool sweep_tiles(const Kernel& kernel, Codes query, Codes train, int threads, St
   const int words = blocks.words_per_code;
   const int bits = index_bits(words);
   const int64_t tiles = (query.rows + kTile - 1) / kTile;
-  const int64_t worth = query.rows * train.rows / kPairsAThread;
-  threads = static_cast<int>(std::max<int64_t>(1, std::min({int64_t{threads}, tiles, worth})));
+  threads = static_cast<int>(
+      std::min<int64_t>(worthwhile_threads(query, train, threads), tiles));
 
   // Tile numbers are short, so very many queries go in several rounds.
   for (int64_t round = 0; round < tiles; round += kMaxTiles) {
@@ -56,11 +61,7 @@ bool sweep_tiles(const Kernel& kernel, Codes query, Codes train, int threads, St
         if (key == 0xFFFF) continue;  // this worker had no tile
         const auto distance = static_cast<uint16_t>(key >> bits);
         const int64_t row = (round + worker.tile[j]) * kTile + (key & ((1 << bits) - 1));
-        if (distance < column_distance[j] ||
-            (distance == column_distance[j] && row < column_index[j])) {
-          column_distance[j] = distance;
-          column_index[j] = static_cast<int32_t>(row);
-        }
+        keep_nearer(distance, static_cast<int32_t>(row), column_distance[j], column_index[j]);
       }
     }
   }
