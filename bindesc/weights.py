@@ -267,15 +267,15 @@ def _golden_output(network: nn.Module) -> dict[str, Any]:
 
 def _architectures() -> dict[str, tuple[type[Any], type[Any]]]:
     """Name to configuration and network; imported late, because the networks need torch."""
-    from .models.bingan import BinGanConfig, PatchDiscriminator, ThresholdedDiscriminator
+    from .models.bingan import BinGanConfig, PatchDiscriminator, PrincipalDiscriminator
     from .models.compact import CompactConfig, CompactNet
     from .models.compact_retrieval import CompactRetrievalConfig, CompactRetrievalNet
     from .models.retrieval import RetrievalConfig, RetrievalDiscriminator
 
     return {
         "bingan": (BinGanConfig, PatchDiscriminator),
+        "bingan-pca": (BinGanConfig, PrincipalDiscriminator),
         "bingan-retrieval": (RetrievalConfig, RetrievalDiscriminator),
-        "bingan-thresholds": (BinGanConfig, ThresholdedDiscriminator),
         "compact": (CompactConfig, CompactNet),
         "compact-retrieval": (CompactRetrievalConfig, CompactRetrievalNet),
     }

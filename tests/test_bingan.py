@@ -3,9 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pictures import textured_gray
 from torch import nn
 
-from bindesc.models.bingan import NOISE, BinGanConfig, Generator, PatchDiscriminator
+from bindesc.models.bingan import (
+    NOISE,
+    BinGanConfig,
+    Generator,
+    PatchDiscriminator,
+    SetContrast,
+    ToImages,
+    principal_components,
+)
 from bindesc.models.half_dropout import HalfDropout
 from bindesc.models.weight_norm import (
     WeightNormConv2d,
@@ -34,6 +43,14 @@ def initialised(config=SMALL):
     patches = patches.expand(-1, config.inputs, -1, -1)
     initialise_from_data(network, lambda: network.layers(patches / 127.5 - 1))
     return network.eval()
+
+
+def textured_patches():
+    """``(300, 32, 32)`` uint8."""
+    photo = textured_gray(480, 640)
+    return np.stack(
+        [photo[y : y + 32, x : x + 32] for y in range(0, 440, 31) for x in range(0, 600, 30)]
+    )
 
 
 # Networks.
@@ -125,6 +142,53 @@ def test_a_model_file_of_bingan_describes_patches(tmp_path):
     assert len(np.unique(codes, axis=0)) > 32
     again = np.concatenate([runtime.describe(golden_patches()[i : i + 5]) for i in range(0, 64, 5)])
     assert (again == codes).all()
+
+
+def test_principal_components_are_those_of_numpy():
+    network = initialised()
+    patches = torch.from_numpy(textured_patches()[:, None]).float()
+    found = principal_components(network, patches)
+    with torch.no_grad():
+        h = network.trunk(ToImages(1)(SetContrast()(patches))).flatten(1).double().numpy()
+        components = found(patches).double().numpy()
+    centred = h - h.mean(0)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    largest = 8  # clear of each other
+    expected = centred @ directions[:largest].T
+    likeness = (expected * components[:, :largest]).sum(0)
+    norms = np.linalg.norm(expected, axis=0) * np.linalg.norm(components[:, :largest], axis=0)
+    np.testing.assert_allclose(np.abs(likeness / norms), 1, atol=1e-3)
+    np.testing.assert_allclose(components.mean(0), 0, atol=1e-3 * values[0])
+    weight = found.components.weight.detach()
+    np.testing.assert_allclose(weight @ weight.T, np.eye(len(weight)), atol=1e-4)
+    again = principal_components(network, patches)
+    assert torch.equal(again.components.weight, found.components.weight)
+
+
+def test_a_pca_code_ignores_gain_and_offset_of_the_light():
+    patches = textured_patches()
+    network = principal_components(initialised(), torch.from_numpy(patches[:, None]).float())
+    dim = torch.from_numpy(patches[:, None] * 0.6 + 20).float()
+    with torch.no_grad():
+        bits, dim_bits = (
+            network(p) >= 0 for p in (torch.from_numpy(patches[:, None]).float(), dim)
+        )
+        flat = network(torch.full((1, 1, 32, 32), 7.0))
+    assert (bits != dim_bits).float().mean() < 0.06
+    assert torch.isfinite(flat).all()
+
+
+def test_inference_of_a_pca_code_is_the_same_function():
+    patches = torch.from_numpy(textured_patches()[:, None]).float()
+    network = principal_components(initialised(), patches)
+    with torch.no_grad():
+        torch.testing.assert_close(network.for_inference()(patches), network(patches))
+
+
+def test_too_few_patches_for_a_pca_code_are_refused():
+    network = initialised()
+    with pytest.raises(ValueError, match="need as many patches, got 5"):
+        principal_components(network, torch.zeros(5, 1, 32, 32))
 
 
 def test_a_model_of_another_architecture_is_refused(tmp_path):

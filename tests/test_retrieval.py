@@ -215,9 +215,9 @@ def test_training_starts_from_no_other_network(tmp_path, model):
         train(images(64)[..., 0], tmp_path / "b", patches, steps=0, initial=str(model))
 
 
-def test_thresholds_are_for_patches(tmp_path):
-    with pytest.raises(ValueError, match="thresholds: only those of a model for patches"):
-        train(images(64), tmp_path, CONFIG, steps=0, thresholds="median")
+def test_a_pca_code_is_for_patches(tmp_path):
+    with pytest.raises(ValueError, match="code: only that of a model for patches"):
+        train(images(64), tmp_path, CONFIG, steps=0, code="pca")
 
 
 def test_the_command(tmp_path, capsys, monkeypatch, model):

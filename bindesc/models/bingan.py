@@ -16,6 +16,10 @@ from .half_dropout import HalfDropout
 from .weight_norm import WeightNormConv2d, WeightNormConvTranspose2d
 
 NOISE = 100  # length of the generator's input
+MAP_PIXELS = 36  # of the last 3x3 convolution
+
+# Grey levels: the mean and deviation of photos' patches, and a deviation that may be noise.
+_MEAN, _DEVIATION, _NOISE = 110.0, 45.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Layers(NamedTuple):
     """What the discriminator computes, from the input to the output.
 
     Attributes:
-        h: ``(N, 36 * wide)``, the high-dimensional layer, the last 3x3 convolution's map.
+        h: ``(N, MAP_PIXELS * wide)``, the high-dimensional layer, the last 3x3 convolution's map.
         f: ``(N, bits)`` float32, the low-dimensional layer; bit = f >= 0.
         penultimate: ``(N, pooled)`` float32, for feature matching.
         logits: ``(N, 2)`` float32.
@@ -93,61 +97,67 @@ class PatchDiscriminator(nn.Module):
         return nn.Sequential(self.to_images, *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
-class ThresholdedDiscriminator(PatchDiscriminator):
-    """A patch discriminator with a threshold of its own for every bit: bit = f >= threshold.
+class PrincipalDiscriminator(PatchDiscriminator):
+    """The code from the principal components of h instead of f: bit = component >= 0.
 
-    The paper takes the sign of f. As f is an average of LeakyReLU outputs, it leans to one side of
-    zero, the more so the less the network is trained; a median over data as threshold sets each bit
-    half of the time.
+    A variant that is not in the paper. f is an average over the whole patch, which forgets where
+    things are, and its 256 values vary together (ten directions hold nine tenths of the variance
+    over patches). h keeps the places, and its components are not correlated. The contrast of a
+    patch is set before the network sees it, so that light matters less.
     """
-
-    threshold: Tensor
 
     def __init__(self, config: BinGanConfig | None = None):
         super().__init__(config)
-        self.register_buffer("threshold", torch.zeros(self.config.bits))
+        self.to_images = nn.Sequential(SetContrast(), ToImages(self.config.inputs))
+        self.components = nn.Linear(MAP_PIXELS * self.config.wide, self.config.bits)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Activations minus thresholds."""
-        return super().forward(patches) - self.threshold
+        """Components, of mean 0 over the patches that they were made from."""
+        return self.components(self.trunk(self.to_images(patches)).flatten(1))
 
     def for_inference(self) -> nn.Sequential:
         """The same function in evaluation mode, as plain convolutions."""
-        return nn.Sequential(*super().for_inference(), Shift(-self.threshold)).eval()
+        layers = plain_layers(*self.trunk)
+        return nn.Sequential(self.to_images, *layers, nn.Flatten(), self.components).eval()
 
 
-class Shift(nn.Module):
-    """Adds a fixed vector.
+class SetContrast(nn.Module):
+    """Gives patches, 0 to 255, the mean and the deviation that photos' patches have on average."""
 
-    Args:
-        by: ``(K,)``.
-    """
-
-    by: Tensor
-
-    def __init__(self, by: Tensor):
-        super().__init__()
-        self.register_buffer("by", by.detach().clone())
-
-    def forward(self, activations: Tensor) -> Tensor:
-        """``(N, K)`` in and out."""
-        return activations + self.by
+    def forward(self, patches: Tensor) -> Tensor:
+        """``(N, C, 32, 32)`` float in and out; a flat patch becomes plain grey."""
+        mean = patches.mean((1, 2, 3), keepdim=True)
+        centred = patches - mean
+        deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return centred * (_DEVIATION / (deviation + _NOISE)) + _MEAN
 
 
 @torch.no_grad()
-def median_thresholds(network: PatchDiscriminator, patches: Tensor) -> ThresholdedDiscriminator:
-    """The same network with the medians of f over patches as thresholds.
+def principal_components(network: PatchDiscriminator, patches: Tensor) -> PrincipalDiscriminator:
+    """The same network with the principal components of h over patches as the code.
 
     Args:
         network: stays as it is.
-        patches: ``(N, 1 or inputs, 32, 32)`` float, 0 to 255.
+        patches: ``(N, 1 or inputs, 32, 32)`` float, 0 to 255; N at least the bits of the code.
+
+    Raises:
+        ValueError: too few patches.
     """
+    bits = network.config.bits
+    if len(patches) < bits:
+        raise ValueError(f"{bits} principal components need as many patches, got {len(patches)}")
     parameter = next(network.parameters())
-    copy = ThresholdedDiscriminator(network.config).to(parameter.device)
-    copy.load_state_dict(network.state_dict() | {"threshold": copy.threshold})
-    copy.threshold.zero_()
-    f = [copy.eval()(part.to(parameter.device)) for part in patches.split(64)]
-    copy.threshold.copy_(torch.cat(f).median(0).values)
+    copy = PrincipalDiscriminator(network.config).to(parameter.device).eval()
+    copy.load_state_dict(network.state_dict(), strict=False)
+    parts = [copy.to_images(part.to(parameter.device)) for part in patches.split(64)]
+    h = torch.cat([copy.trunk(part).flatten(1) for part in parts])
+    mean = h.mean(0)
+    with torch.random.fork_rng(devices=[]):  # the method starts from random directions
+        torch.manual_seed(0)
+        _, _, directions = torch.svd_lowrank(h - mean, q=min(bits + 32, len(h)), niter=3)
+    components = directions[:, :bits].T
+    copy.components.weight.copy_(components)
+    copy.components.bias.copy_(-components @ mean)
     return copy
 
 

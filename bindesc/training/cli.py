@@ -127,10 +127,11 @@ def _add_bingan(kinds: Any) -> None:
         "photos, or the last (%(default)s)",
     )
     bingan.add_argument(
-        "--thresholds",
-        choices=("zero", "median"),
-        default="zero",
-        help="where a bit changes: zero as published, or its median over patches (%(default)s)",
+        "--code",
+        choices=("published", "pca"),
+        default="published",
+        help="what becomes of the network: the published code, or the principal components of the "
+        "layer below, which match far better (%(default)s)",
     )
     bingan.add_argument(
         "--validate-minutes",
@@ -217,7 +218,7 @@ def _train_bingan(args: argparse.Namespace) -> int:
             command=command_line(),
             held_out=held_out,
             keep=args.keep,
-            thresholds=args.thresholds,
+            code=args.code,
             minutes_between_validations=args.validate_minutes,
             ranks=ranks,
         )

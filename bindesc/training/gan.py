@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..files import atomic_path
-from ..models.bingan import NOISE, Generator, PatchDiscriminator, median_thresholds
+from ..models.bingan import NOISE, Generator, PatchDiscriminator, principal_components
 from ..models.retrieval import RetrievalDiscriminator
 from ..weights import WeightsError, load_model, save_model
 from .distributed import Ranks
@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 SAMPLES = "samples.png"
 INITIAL_SAMPLES = 500  # that gains and biases are set from
 _VALIDATED = 512
-_THRESHOLD_SAMPLES = 2000
+_PCA_SAMPLES = 4096
 _SHEET = (8, 16)  # rows and columns of generated patches
 
 
@@ -96,7 +96,7 @@ def train(
     command: str = "",
     held_out: PairSet | None = None,
     keep: Literal["best", "last"] = "best",
-    thresholds: Literal["zero", "median"] = "zero",
+    code: Literal["published", "pca"] = "published",
     minutes_between_validations: float = 10.0,
     ranks: Ranks | None = None,
 ) -> dict[str, float]:
@@ -120,8 +120,7 @@ def train(
         command: the command line, for the model's manifest.
         held_out: pairs of patches that are validated on at the start, at the end and in between.
         keep: ``"last"`` writes the last checkpoint although there are held-out pairs.
-        thresholds: of the model's bits: ``"zero"``, as published, or the ``"median"`` of f over
-            patches, see :class:`ThresholdedDiscriminator`.
+        code: of the model: ``"published"``, or ``"pca"``, see :class:`PrincipalDiscriminator`.
         minutes_between_validations: least time between validations on held-out pairs.
         ranks: the processes that train together, all with the same arguments; rank 0 writes.
 
@@ -176,13 +175,13 @@ def train(
             draw_samples(gan.generator, output / SAMPLES)
 
         def model() -> Discriminator:
-            if thresholds == "zero":
+            if code == "published":
                 return gan.discriminator
             if not isinstance(gan.discriminator, PatchDiscriminator):
-                raise ValueError("thresholds: only those of a model for patches can be medians")
-            values = torch.from_numpy(spread(patches, _THRESHOLD_SAMPLES))
+                raise ValueError("code: only that of a model for patches can be from a PCA")
+            values = torch.from_numpy(spread(patches, _PCA_SAMPLES))
             values = values.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2).float()
-            return median_thresholds(gan.discriminator, values)
+            return principal_components(gan.discriminator, values)
 
         def check(initial: str | None = None) -> None:
             nonlocal checked, checked_at
@@ -237,7 +236,7 @@ def train(
 
 
 def _load(model: str) -> Discriminator:
-    """A model that can be trained on: a BinGAN discriminator, with or without thresholds."""
+    """A model that can be trained on: a BinGAN discriminator, whatever its code."""
     network, manifest = load_model(model)
     if not isinstance(network, Discriminator):
         raise WeightsError(f"{model}: is a {manifest.architecture} model, wanted bingan")
@@ -247,8 +246,7 @@ def _load(model: str) -> Discriminator:
 def _start_from(model: str, discriminator: Discriminator) -> Literal[False] | nn.Module:
     """Copy a model's weights; returns the layers that it has none for, False if there are none."""
     network = _load(model)
-    state = network.state_dict()
-    state.pop("threshold", None)
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("components.")}
     wanted = discriminator.config
     fresh: Literal[False] | nn.Module = False
     if isinstance(discriminator, RetrievalDiscriminator) and network.config.bits != wanted.bits:
