@@ -77,7 +77,8 @@ def points_of(
     for network in networks:
         time = times[network.label].network
         assert time is not None  # only ORB has none
-        points.append(Point(network.label, 1e3 * time.median, correct[network.label]))
+        of_sets = correct[network.label]
+        points.append(Point(network.label, network.shape, 1e3 * time.median, of_sets))
     return points
 
 

@@ -11,9 +11,10 @@ from bindesc.files import atomic_path
 
 @dataclass(frozen=True)
 class Point:
-    """One network: its time in ms, and its correct matches by set."""
+    """One network: its shape in words, its time in ms, and its correct matches by set."""
 
     label: str
+    shape: str
     time: float
     correct: Mapping[str, float]
 
@@ -69,17 +70,18 @@ def draw_front(
             label="Pareto front",
         )
         for index, (point, value) in enumerate(zip(points, values, strict=True)):
+            is_shipped = point.label == shipped
             # Ten colours, so the second ten networks are squares.
             axes.scatter(
                 point.time,
                 value,
-                s=200 if point.label == shipped else 60,
-                marker="*" if point.label == shipped else "os"[index // 10 % 2],
+                s=200 if is_shipped else 60,
+                marker="*" if is_shipped else "os"[index // 10 % 2],
                 color=f"C{index % 10}",
                 edgecolor="black",
                 linewidth=0.6,
                 zorder=2,
-                label=f"{point.label} (shipped)" if point.label == shipped else point.label,
+                label=f"{point.label}{' (shipped)' if is_shipped else ''}: {point.shape}",
             )
         for index, (label, correct) in enumerate(peers.items()):
             axes.axhline(
