@@ -44,16 +44,14 @@ THREADS = (1, 2)
 SHOWN = THREADS[-1]  # of detectAndCompute, of the picture and of the front
 
 
-def correct_matches(
-    networks: Sequence[Network], folder: Path, limit: int | None
-) -> dict[str, dict[str, float]]:
+def correct_matches(networks: Sequence[Network], folder: Path) -> dict[str, dict[str, float]]:
     """Mean correct matches a pair of images, by label and set; the peers come first."""
     descriptors = choose_descriptors(PEERS, ())
     for network in networks:
         descriptors.append(replace(bindesc_descriptor(str(network.path)), label=network.label))
     correct: dict[str, dict[str, float]] = {d.label: {} for d in descriptors}
     for name in SETS:
-        for row in score_set(name, scenes(name, folder, limit), descriptors, bound=False):
+        for row in score_set(name, scenes(name, folder), descriptors, bound=False):
             correct[row.row][name] = row.correct
     return correct
 
@@ -154,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         networks = read_networks(options.models)
         gray = vga_photo()
         times = {n: time_networks(networks, gray, n, options.repeats) for n in THREADS}
-        correct = correct_matches(networks, folder, options.limit)
+        correct = correct_matches(networks, folder)
         fpr95 = false_positive_rates(networks, folder, options.pairs)
     except DataMissingError as error:
         print(f"pareto: skipped, {error}", file=sys.stderr)
@@ -166,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = table(rows)
     print(markdown(shown["header"], shown["rows"]))
     if options.save:
-        settings = {"repeats": options.repeats, "limit": options.limit, "pairs": options.pairs}
+        settings = {"repeats": options.repeats, "pairs": options.pairs}
         libraries = ("opencv-python", "opencv-contrib-python")
         written = write_results(NAME, rows, libraries=libraries, settings=settings, table=shown)
         points = points_of(networks, times[SHOWN], correct)
@@ -188,7 +186,6 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="*", type=Path, help="model files, or folders of runs; 'compact' is added"
     )
     parser.add_argument("--repeats", type=int, default=15, help="timed turns (%(default)s)")
-    parser.add_argument("--limit", type=int, help="use so many scenes of each set at most")
     parser.add_argument(
         "--pairs", type=int, default=4000, help="of FPR@95, of each kind; 0: none (%(default)s)"
     )
