@@ -74,6 +74,8 @@ class Findable:
         found: whether the match of the first keypoint is right.
         matched: whether it has any.
         nearest_right: whether the code nearest to its own is at the right place.
+        taken: whether it is, and another keypoint of the first view, less than half the patch away,
+            is still nearer to it, so that the mutual test loses the pair.
         offset: distance over the patch's side.
         ratio: absolute logarithm of the ratio of the sides.
         turn: absolute difference of the angles, degrees.
@@ -84,6 +86,7 @@ class Findable:
     found: NDArray[np.bool_]
     matched: NDArray[np.bool_]
     nearest_right: NDArray[np.bool_]
+    taken: NDArray[np.bool_]
     offset: NDArray[np.float64]
     ratio: NDArray[np.float64]
     turn: NDArray[np.float64]
@@ -198,12 +201,16 @@ def find_pairs(first: Seen, second: Seen, carried: Carried) -> Findable:
         correlation(first.patches[a], second.patches[b]),
     )
     matched = match[a] >= 0
+    nearest_right = distance[a, nearest] <= CORRECT_PIXELS
+    taker = hamming(second.codes[nearest], first.codes).argmin(axis=1)
+    close = np.linalg.norm(first.xy[taker] - first.xy[a], axis=1) <= first.side[a] / 2
     return Findable(
         index=index,
         cause=cause,
         found=matched & (distance[a, match[a]] <= CORRECT_PIXELS),
         matched=matched,
-        nearest_right=distance[a, nearest] <= CORRECT_PIXELS,
+        nearest_right=nearest_right,
+        taken=nearest_right & (taker != a) & close,
         offset=offset,
         ratio=ratio,
         turn=turn,

@@ -41,14 +41,14 @@ def draw_one_each(
     """One missed pair of each cause, drawn at random where there is one.
 
     The third patch is the one of the nearest code, in the second view, if that is at a wrong
-    place. If the nearest is right, it is the one in the first view that is still nearer to it and
-    so took it away.
+    place. Where no cause applies, it is the one in the first view that took the right place away.
     """
     examples = []
     for number, cause in enumerate(CAUSES):
         (missed,) = np.nonzero(~pairs.found & (pairs.cause == number))
-        # The right place lost to another keypoint is what remains where nothing else is wrong.
-        wanted = missed[pairs.nearest_right[missed] == (cause == "none")]
+        # Where nothing else is wrong, most lose the right place to a neighbour.
+        shown = pairs.taken if cause == "none" else ~pairs.nearest_right
+        wanted = missed[shown[missed]]
         if len(wanted):
             examples.append(_example(first, second, pairs, int(rng.choice(wanted)), cause))
     return examples
@@ -59,7 +59,7 @@ def _example(first: Seen, second: Seen, pairs: Findable, pair: int, cause: str) 
     code = first.codes[a]
     bits = int(bit_count(code ^ second.codes[b]))
     nearest = int(hamming(code[None], second.codes)[0].argmin())
-    if pairs.nearest_right[pair]:
+    if pairs.taken[pair]:
         to_nearest = hamming(second.codes[nearest][None], first.codes)[0]
         rival = first.patches[to_nearest.argmin()]
         rival_note = f"taken by: {to_nearest.min()}"

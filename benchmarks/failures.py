@@ -3,7 +3,7 @@
 On the two sets that settings are chosen on; see :mod:`benchmarks.failure_causes`. The table gives,
 of each cause, its share of the pairs that were there to be found, how many of those are found, its
 share of all that are missed, and among its missed ones those whose nearest code is at the right
-place, which lost the mutual test to another keypoint.
+place but taken by another keypoint close by, which is nearer to it still.
 
 Run ``python -m benchmarks.failures --save``, which also draws examples, of photos that scikit-image
 ships in made views; ``--pictures FOLDER`` draws examples of the sets, for looking at.
@@ -75,9 +75,9 @@ def summarise(name: str, parts: Sequence[Findable]) -> list[dict[str, Any]]:
         name: of the set.
         parts: the pairs of its pairs of images.
     """
-    cause, found, matched, nearest_right = (
+    cause, found, matched, taken = (
         np.concatenate([getattr(part, field) for part in parts])
-        for field in ("cause", "found", "matched", "nearest_right")
+        for field in ("cause", "found", "matched", "taken")
     )
 
     def row(label: str, chosen: NDArray[np.bool_]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def summarise(name: str, parts: Sequence[Findable]) -> list[dict[str, Any]]:
             "found": _share((chosen & found).sum(), chosen.sum()),
             "of_missed": _share(lost.sum(), (~found).sum()),
             "matched_wrongly": _share((lost & matched).sum(), lost.sum()),
-            "nearest_right": _share((lost & nearest_right).sum(), lost.sum()),
+            "taken": _share((lost & taken).sum(), lost.sum()),
         }
 
     rows = [row(label, cause == number) for number, label in enumerate(CAUSES)]
@@ -106,10 +106,10 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list]:
     header = ["cause"]
     cells: dict[str, list[str]] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
-        header += [name, "found", "of the missed", "nearest right"]
+        header += [name, "found", "of the missed", "of them taken"]
     for row in rows:
         cell = cells.setdefault(row["cause"], [row["cause"]])
-        for share in (row["share"], row["found"], row["of_missed"], row["nearest_right"]):
+        for share in (row["share"], row["found"], row["of_missed"], row["taken"]):
             cell.append("-" if share is None else f"{share:.0%}")
     return {"header": header, "rows": list(cells.values())}
 

@@ -105,6 +105,7 @@ def test_the_same_picture_has_no_causes_but_its_own_looks() -> None:
     assert pairs.index[:, 0].tolist() == pairs.index[:, 1].tolist()
     assert {NAMES[i] for i in pairs.cause} <= {"look-alike", "none"}
     assert pairs.found.mean() > 0.99
+    assert not pairs.taken[pairs.found].any()
     assert max(values.max() for values in (pairs.offset, pairs.ratio, pairs.turn)) < 1e-3
 
 
@@ -124,12 +125,13 @@ def test_an_image_or_a_descriptor_that_loses_keypoints_is_refused() -> None:
 
 
 def findable(*cases: tuple[str, bool, bool, bool]) -> Findable:
-    """Pairs by cause, found, matched and nearest right."""
+    """Pairs by cause, found, matched and taken."""
     causes, *flags = zip(*cases, strict=True)
     zeros = np.zeros(len(cases))
     index = np.zeros((len(cases), 2), np.intp)
     cause = np.array([NAMES.index(name) for name in causes])
-    return Findable(index, cause, *(np.array(flag) for flag in flags), zeros, zeros, zeros)
+    found, matched, taken = (np.array(flag) for flag in flags)
+    return Findable(index, cause, found, matched, taken, taken, zeros, zeros, zeros)
 
 
 def test_shares_are_of_the_pairs_and_of_the_missed() -> None:
@@ -140,14 +142,14 @@ def test_shares_are_of_the_pairs_and_of_the_missed() -> None:
     rows = {row["cause"]: row for row in failures.summarise("made", parts)}
     assert rows["angle"] == {
         "set": "made", "cause": "angle", "pairs": 2, "share": 0.4, "found": 0.5,
-        "of_missed": 0.5, "matched_wrongly": 0.0, "nearest_right": 0.0,
+        "of_missed": 0.5, "matched_wrongly": 0.0, "taken": 0.0,
     }  # fmt: skip
     assert rows["none"]["found"] == pytest.approx(2 / 3)
-    assert rows["none"]["matched_wrongly"] == rows["none"]["nearest_right"] == 1.0
+    assert rows["none"]["matched_wrongly"] == rows["none"]["taken"] == 1.0
     assert rows["scale"]["found"] is None
     assert (rows["all"]["pairs"], rows["all"]["found"]) == (5, 0.6)
     table = failures.table(failures.summarise("made", parts))
-    assert table["header"] == ["cause", "made", "found", "of the missed", "nearest right"]
+    assert table["header"] == ["cause", "made", "found", "of the missed", "of them taken"]
     assert table["rows"][0] == ["angle", "40%", "50%", "50%", "0%"]
     assert table["rows"][1] == ["scale", "0%", "-", "0%", "-"]
 
@@ -168,6 +170,7 @@ def test_examples_show_what_came_nearer(compared: failures.Compared, tmp_path: P
         bits = int(hamming(first.codes[[a]], second.codes[[b]])[0, 0])
         assert example.notes[1] == f"true: {bits} bits"
         taken = example.cause == "none"
+        assert pairs.taken[(pairs.index == [a, b]).all(axis=1)][0] >= taken
         assert example.notes[2].startswith("taken by" if taken else "instead")
         assert (rival == (first if taken else second).patches).all(axis=(1, 2)).any()
     draw(tmp_path / "a.png", examples * 5, "title")
