@@ -23,11 +23,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from .common import write_results
-from .datasets import SETS, DataMissingError, data_folder, scenes
+from .datasets import SETS, DataMissingError, Scene, data_folder, scenes
 from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor
 from .matching_scores import BOUND, CORRECT_PIXELS, PairScore, score_scene
 from .render_tables import markdown
@@ -85,6 +85,17 @@ def summarise(
             )
         )
     return rows
+
+
+def score_set(
+    set_name: str, found: Iterable[Scene], descriptors: Sequence[Descriptor], *, bound: bool
+) -> list[Row]:
+    """What every descriptor, and the upper bound if asked, scores on the scenes of a set."""
+    scores: dict[str, list[PairScore]] = {}
+    for scene in found:
+        for label, pairs in score_scene(scene, descriptors, bound=bound).items():
+            scores.setdefault(label, []).extend(pairs)
+    return summarise(set_name, scores, {d.label: d.code for d in descriptors})
 
 
 def set_table(rows: Sequence[Row]) -> str:
@@ -146,12 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         descriptors = choose_descriptors(options.rows, options.model or ["compact"])
         rows = []
         for name in options.sets:
-            scores: dict[str, list[PairScore]] = {}
-            for scene in scenes(name, folder, options.limit):
-                of_scene = score_scene(scene, descriptors, bound="bound" in options.rows)
-                for label, pairs in of_scene.items():
-                    scores.setdefault(label, []).extend(pairs)
-            part = summarise(name, scores, {d.label: d.code for d in descriptors})
+            found = scenes(name, folder, options.limit)
+            part = score_set(name, found, descriptors, bound="bound" in options.rows)
             rows += part
             if part and not options.json:
                 print(f"{name}, {part[0].pairs} pairs\n\n{set_table(part)}", flush=True)

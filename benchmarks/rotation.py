@@ -13,16 +13,15 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-import skimage.data
 from numpy.typing import NDArray
 
 from bindesc.extractor import DEFAULT_MODEL
-from bindesc.image import to_gray
 
 from .common import write_results
 from .datasets import Scene, View
 from .descriptors import PEERS, bindesc_descriptor
 from .matching_scores import BOUND, score_scene
+from .photos import shipped_photo
 from .render_tables import markdown
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee")
@@ -35,8 +34,7 @@ def turned_scenes() -> Iterator[Scene]:
     """Each photo against itself at every angle."""
     rng = np.random.default_rng(0)
     for name in PHOTOS:
-        photo = getattr(skimage.data, name)()
-        gray = to_gray(np.ascontiguousarray(photo[..., ::-1]) if photo.ndim == 3 else photo)
+        gray = shipped_photo(name)
         height, width = gray.shape
         side = int(np.ceil(np.hypot(height, width))) + 2
         to_canvas = np.array([[1, 0, (side - width) // 2], [0, 1, (side - height) // 2]], float)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,40 @@ def carry_by_homography(homography: NDArray[np.float64], xy: NDArray[np.float32]
     return Carried(mapped, jacobian)
 
 
+class Differences(NamedTuple):
+    """How the keypoints of one view, carried into another, differ from those found there.
+
+    Attributes:
+        offset: ``(N, M)`` distance, as a share of the side of the patch found there; NaN where the
+            place is not known.
+        ratio: ``(N, M)`` absolute logarithm of the ratio of their sides.
+        turn: ``(N, M)`` absolute difference of their angles, degrees.
+    """
+
+    offset: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    turn: NDArray[np.float64]
+
+
+def frame_differences(
+    first: Sequence[NDArray], second: Sequence[NDArray], carried: Carried
+) -> Differences:
+    """Compare all keypoints of two views; the arguments are those of :func:`pair_keypoints`."""
+    _, side_a, angle_a = first
+    xy_b, side_b, angle_b = second
+    side_a = side_a * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
+    radians = np.radians(angle_a)
+    direction = np.einsum(
+        "nij,nj->ni", carried.jacobian, np.stack([np.cos(radians), np.sin(radians)], 1)
+    )
+    angle_a = np.degrees(np.arctan2(direction[:, 1], direction[:, 0]))
+    return Differences(
+        np.linalg.norm(carried.xy[:, None] - xy_b, axis=2) / side_b,
+        np.abs(np.log(np.maximum(side_a[:, None], 1e-6) / side_b)),
+        np.abs((angle_a[:, None] - angle_b + 180) % 360 - 180),
+    )
+
+
 def pair_keypoints(
     first: Sequence[NDArray],
     second: Sequence[NDArray],
@@ -65,25 +100,14 @@ def pair_keypoints(
     Returns:
         ``(K, 2)`` indices; each keypoint occurs once at most, the closest pairs first in line.
     """
-    _, side_a, angle_a = first
-    xy_b, side_b, angle_b = second
-    if not (len(side_a) and len(xy_b)):
+    if not (len(first[0]) and len(second[0])):
         return np.empty((0, 2), np.intp)
-    side_a = side_a * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
-    radians = np.radians(angle_a)
-    direction = np.einsum(
-        "nij,nj->ni", carried.jacobian, np.stack([np.cos(radians), np.sin(radians)], 1)
-    )
-    angle_a = np.degrees(np.arctan2(direction[:, 1], direction[:, 0]))
-
-    offset = np.linalg.norm(carried.xy[:, None] - xy_b, axis=2) / side_b
-    ratio = np.abs(np.log(np.maximum(side_a[:, None], 1e-6) / side_b))
-    turn = np.abs((angle_a[:, None] - angle_b + 180) % 360 - 180)
+    offset, ratio, turn = frame_differences(first, second, carried)
     allowed = (  # nothing compares true with a NaN
         (offset <= tolerance.offset) & (ratio <= np.log(tolerance.scale)) & (turn <= tolerance.turn)
     )
     cost = np.where(allowed, offset, np.inf)
     best_b, best_a = cost.argmin(1), cost.argmin(0)
-    index = np.arange(len(side_a))
+    index = np.arange(len(first[0]))
     mutual = (best_a[best_b] == index) & allowed[index, best_b]
     return np.stack([index[mutual], best_b[mutual]], axis=1)
