@@ -38,6 +38,7 @@ from bindesc.weights import list_models
 
 from .common import write_results
 from .datasets import OXFORD, DataMissingError, data_folder, scenes
+from .descriptors import labelled_model
 from .fpr95_plots import Distances, draw_histograms, draw_roc
 from .patch_descriptors import (
     PATCH_PEERS,
@@ -191,7 +192,7 @@ def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:
                 yield opencv_row(name, options.support)
             except ValueError as error:
                 print(f"skipped {name}: {error}", file=sys.stderr)
-    models = [_model(text) for text in options.model or _patch_models()]
+    models = [labelled_model(text) for text in options.model or _patch_models()]
     shown = [model_row(*model) for model in models] if "bindesc" in options.rows else []
     if "untrained" in options.rows:
         try:
@@ -205,12 +206,6 @@ def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:
 def _patch_models() -> list[str]:
     """The shipped models but those for whole images."""
     return [name for name in list_models() if name not in map(shipped_model, LENGTHS)]
-
-
-def _model(text: str) -> tuple[str, str]:
-    """``LABEL=PATH`` or a model alone, as label and model."""
-    label, equals, path = text.partition("=")
-    return (label, path) if equals else (f"bindesc {text}", text)
 
 
 def _line(row: Row) -> str:

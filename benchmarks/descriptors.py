@@ -152,14 +152,21 @@ PEERS: dict[str, Callable[[], Descriptor]] = {
 """What makes each of OpenCV's descriptors; raises ValueError where this OpenCV has it not."""
 
 
-def bindesc_descriptor(model: str) -> Descriptor:
-    """A bindesc model, by name or path.
+def labelled_model(text: str) -> tuple[str, str]:
+    """``LABEL=MODEL`` or a model alone, as label and model."""
+    label, equals, model = text.partition("=")
+    return (label, model) if equals else (f"bindesc {text}", text)
+
+
+def bindesc_descriptor(text: str) -> Descriptor:
+    """A bindesc model, by name or path, with a label or without: see :func:`labelled_model`.
 
     Raises:
         ValueError: there is no such model, or its file is damaged.
     """
+    label, model = labelled_model(text)
     extractor = create(model=model, nfeatures=KEYPOINTS)
-    return Descriptor(f"bindesc {model}", f"{8 * extractor.descriptorSize()} bits", extractor)
+    return Descriptor(label, f"{8 * extractor.descriptorSize()} bits", extractor)
 
 
 def _brisk_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:

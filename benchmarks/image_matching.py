@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
     if options.save:
         path = write_results(
-            "image_matching",
+            options.save,
             [asdict(row) for row in rows],
             libraries=("opencv-python", "opencv-contrib-python", "scipy", "torch"),
             settings=settings,
@@ -191,12 +191,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="sets of images")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="descriptors")
     parser.add_argument(
-        "--model", action="append", help="a bindesc model or .safetensors file; may be repeated"
+        "--model",
+        action="append",
+        metavar="[LABEL=]MODEL",
+        help="a bindesc model or .safetensors file; may be repeated",
     )
     parser.add_argument("--limit", type=_positive, help="use so many scenes of each set at most")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
-        "--save", action="store_true", help="write benchmarks/results/image_matching.json"
+        "--save",
+        nargs="?",
+        const="image_matching",
+        metavar="NAME",
+        help="write benchmarks/results/NAME.json (%(const)s)",
     )
     return parser
 

@@ -173,4 +173,4 @@ def test_bad_input_is_one_line(brown, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.datasets.PROJECT", tmp_path / "a" / "b")
     assert main(["--rows", "orb"]) == 0
     assert "skipped" in capsys.readouterr().err
-    assert brown_fpr95._model("a=b/c.safetensors") == ("a", "b/c.safetensors")
+    assert brown_fpr95.labelled_model("a=b/c.safetensors") == ("a", "b/c.safetensors")

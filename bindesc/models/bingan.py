@@ -108,17 +108,19 @@ class PrincipalDiscriminator(PatchDiscriminator):
 
     def __init__(self, config: BinGanConfig | None = None):
         super().__init__(config)
-        self.to_images = nn.Sequential(SetContrast(), ToImages(self.config.inputs))
+        self.set_contrast = SetContrast()
         self.components = nn.Linear(MAP_PIXELS * self.config.wide, self.config.bits)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Components, of mean 0 over the patches that they were made from."""
-        return self.components(self.trunk(self.to_images(patches)).flatten(1))
+        images = self.to_images(self.set_contrast(patches))
+        return self.components(self.trunk(images).flatten(1))
 
     def for_inference(self) -> nn.Sequential:
         """The same function in evaluation mode, as plain convolutions."""
         layers = plain_layers(*self.trunk)
-        return nn.Sequential(self.to_images, *layers, nn.Flatten(), self.components).eval()
+        whole = [self.set_contrast, self.to_images, *layers, nn.Flatten(), self.components]
+        return nn.Sequential(*whole).eval()
 
 
 class SetContrast(nn.Module):
@@ -149,8 +151,8 @@ def principal_components(network: PatchDiscriminator, patches: Tensor) -> Princi
     parameter = next(network.parameters())
     copy = PrincipalDiscriminator(network.config).to(parameter.device).eval()
     copy.load_state_dict(network.state_dict(), strict=False)
-    parts = [copy.to_images(part.to(parameter.device)) for part in patches.split(64)]
-    h = torch.cat([copy.trunk(part).flatten(1) for part in parts])
+    parts = [copy.set_contrast(part.to(parameter.device)) for part in patches.split(64)]
+    h = torch.cat([copy.trunk(copy.to_images(part)).flatten(1) for part in parts])
     mean = h.mean(0)
     with torch.random.fork_rng(devices=[]):  # the method starts from random directions
         torch.manual_seed(0)
