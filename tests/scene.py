@@ -26,6 +26,29 @@ def centres(count: int) -> np.ndarray:
     return np.stack([across, -0.1 * across**2, 0.15 * across**2], axis=1)
 
 
+def write_model(folder: Path, seen: dict[str, np.ndarray], size: tuple[int, int]) -> None:
+    """Write a COLMAP model of photos that all see the same points.
+
+    Args:
+        folder: it is made.
+        seen: photo name to ``(P, 2)`` positions, pixels.
+        size: width and height of the photos.
+    """
+    folder.mkdir()
+    width, height = size
+    camera = f"1 PINHOLE {width} {height} {FOCAL} {FOCAL} {width / 2} {height / 2}\n"
+    (folder / "cameras.txt").write_text(camera)
+    lines = []
+    for number, (name, xy) in enumerate(seen.items(), 1):
+        lines.append(f"{number} 1 0 0 0 {number} 0 0 1 {name}")
+        lines.append(" ".join(f"{x + 0.5} {y + 0.5} {i + 1}" for i, (x, y) in enumerate(xy)))
+    (folder / "images.txt").write_text("\n".join(lines) + "\n")
+    count = len(next(iter(seen.values())))
+    track = [" ".join(f"{number} {i}" for number in range(1, len(seen) + 1)) for i in range(count)]
+    points = [f"{i + 1} {i} 0 5 0 0 0 0.5 {track[i]}" for i in range(count)]
+    (folder / "points3D.txt").write_text("\n".join(points) + "\n")
+
+
 def save_views(folder: Path, count: int = 7) -> list[str]:
     """Write ``view0.png`` and so on; returns the names."""
     folder.mkdir(parents=True, exist_ok=True)

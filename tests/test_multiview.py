@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from pictures import textured
+from scene import write_model
 
 from bindesc.training.multiview import Photo, carry_by_points, read_photos, shared_points
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
@@ -43,8 +44,8 @@ def test_points_on_a_line_say_nothing():
 
 
 def test_shared_points_stand_in_one_order():
-    first = Photo("a", np.array([[1.0, 1], [2, 2], [3, 3]]), np.array([4, 7, 9]))
-    second = Photo("b", np.array([[9.0, 9], [8, 8]]), np.array([7, 9]))
+    first = Photo("a", np.array([[1.0, 1], [2, 2], [3, 3]]), np.array([4, 7, 9]), (9, 9))
+    second = Photo("b", np.array([[9.0, 9], [8, 8]]), np.array([7, 9]), (9, 9))
     here, there = shared_points(first, second)
     assert here.tolist() == [[2, 2], [3, 3]]
     assert there.tolist() == [[9, 9], [8, 8]]
@@ -63,7 +64,6 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("place")
     photos, model = root / "photos" / "wall", root / "model"
     photos.mkdir(parents=True)
-    model.mkdir()
     first = textured(480, 640, seed=3)
     affine = np.array([[0.9, -0.15, 60.0], [0.1, 0.95, 10.0]])
     second = cv2.warpAffine(first, affine, (640, 480), borderMode=cv2.BORDER_REFLECT)
@@ -72,15 +72,8 @@ def place(tmp_path_factory):
     cv2.imwrite(str(photos / "c.png"), textured(480, 640, seed=4))
 
     here = grid(24, 480)[:400]
-    there = here @ affine[:, :2].T + affine[:, 2]
-    (model / "cameras.txt").write_text("1 PINHOLE 640 480 500 500 320 240\n")
-    lines = []
-    for number, (name, xy) in enumerate([("a.png", here), ("b.png", there)], 1):
-        lines.append(f"{number} 1 0 0 0 {number} 0 0 1 {name}")
-        lines.append(" ".join(f"{x + 0.5} {y + 0.5} {i + 1}" for i, (x, y) in enumerate(xy)))
-    (model / "images.txt").write_text("\n".join(lines) + "\n")
-    points = [f"{i + 1} {i} 0 5 0 0 0 0.5 1 {i} 2 {i}" for i in range(len(here))]
-    (model / "points3D.txt").write_text("\n".join(points) + "\n")
+    seen = {"a.png": here, "b.png": here @ affine[:, :2].T + affine[:, 2]}
+    write_model(model, seen, (640, 480))
     assert pycolmap.Reconstruction(str(model)).num_points3D() == len(here)
     return root / "photos", model
 
@@ -90,6 +83,16 @@ def test_a_model_is_read_with_its_half_pixel(place):
     photos = read_photos(model)
     assert [photo.name for photo in photos] == ["a.png", "b.png"]
     assert photos[0].xy[1].tolist() == [24, 0]
+
+
+def test_a_photo_of_another_size_is_skipped(place, tmp_path):
+    folder, model = place
+    for path in folder.rglob("*.png"):
+        cv2.imwrite(str(tmp_path / path.name), cv2.imread(str(path))[::2, ::2])
+    settings = PairSettings(views=1, min_pairs=1, keypoints=300)
+    summary = build_pairs(tmp_path, tmp_path / "set", settings, models=[model], workers=1)
+    assert [group["photo"] for group in summary["groups"]] == ["c.png"]
+    assert "320x240 pixels, but the COLMAP model was made at 640x480" in summary["skipped"]["a.png"]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from .retrieval_cli import add_retrieval
 
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
+    from .phototour import Summary
 
 PATCHES = "patches"  # in the folder of a run, the set that it made
 
@@ -26,15 +27,15 @@ def register(commands: Any) -> None:
     build.add_argument(
         "photos",
         type=Path,
-        help="folder of photos, a sub-folder a place; for phototour a folder of sequences with "
-        "img1.*, img2.*, ... and homographies H1to2p, ...",
+        help="folder of photos, a sub-folder a place; for phototour without --colmap a folder of "
+        "sequences with img1.*, img2.*, ... and homographies H1to2p, ...",
     )
     build.add_argument(
         "--format",
         choices=("pairs", "phototour"),
         default="pairs",
         help="a set for training, or a test folder in the PhotoTour format, which of the options "
-        "takes only --support and --seed (%(default)s)",
+        "takes --support, --seed, and for photos --colmap and --partners (%(default)s)",
     )
     build.add_argument("--out", type=Path, required=True, help="folder to make")
     build.add_argument("--views", type=int, default=8, help="view pairs a photo (%(default)s)")
@@ -47,7 +48,10 @@ def register(commands: Any) -> None:
         help="COLMAP model of the photos of a place, to pair them with each other; repeatable",
     )
     build.add_argument(
-        "--partners", type=int, default=8, help="pairs with other photos, a photo (%(default)s)"
+        "--partners",
+        type=int,
+        default=8,
+        help="other photos of the place that a photo is paired with (%(default)s)",
     )
     build.add_argument("--pairs", type=int, default=160, help="pairs a view (%(default)s)")
     build.add_argument(
@@ -145,9 +149,7 @@ def _add_bingan(kinds: Any) -> None:
 
 def _build(args: argparse.Namespace) -> int:
     if args.format == "phototour":
-        from .phototour import build_phototour
-
-        made = build_phototour(args.photos, args.out, support=args.support, seed=args.seed)
+        made = _build_phototour(args)
         print(f"{args.out}: {made.patches} patches of {made.points} points, {made.pairs} pairs")
         return 0
     from .pairs import PairSettings, build_pairs
@@ -165,6 +167,23 @@ def _build(args: argparse.Namespace) -> int:
         print(f"skipped {path}: {reason}", file=sys.stderr)
     print(f"{args.out}: {summary['count']} pairs in {len(summary['groups'])} groups")
     return 0
+
+
+def _build_phototour(args: argparse.Namespace) -> Summary:
+    if args.colmap:
+        from .phototour_photos import build_from_photos
+
+        return build_from_photos(
+            args.photos,
+            args.out,
+            args.colmap,
+            partners=args.partners,
+            support=args.support,
+            seed=args.seed,
+        )
+    from .phototour import build_phototour
+
+    return build_phototour(args.photos, args.out, support=args.support, seed=args.seed)
 
 
 def _train_compact(args: argparse.Namespace) -> int:

@@ -30,11 +30,13 @@ class Photo:
         xy: ``(P, 2)`` float64, pixels, where its points are seen (the top-left pixel's centre is
             (0, 0)).
         point: ``(P,)`` int64, ascending, which 3D points they are.
+        shape: height and width of the photo that was reconstructed, pixels.
     """
 
     name: str
     xy: NDArray[np.float64]
     point: NDArray[np.int64]
+    shape: tuple[int, int]
 
 
 def read_photos(model: Path) -> list[Photo]:
@@ -60,7 +62,8 @@ def read_photos(model: Path) -> list[Photo]:
         seen = [p for p in image.points2D if p.has_point3D()]
         point, first = np.unique([p.point3D_id for p in seen], return_index=True)
         xy = np.array([p.xy for p in seen]).reshape(-1, 2)[first] - 0.5
-        photos.append(Photo(image.name, xy, point.astype(np.int64)))
+        shape = (image.camera.height, image.camera.width)
+        photos.append(Photo(image.name, xy, point.astype(np.int64), shape))
     return sorted(photos, key=lambda photo: photo.name)
 
 

@@ -27,7 +27,7 @@ from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .pairing import Tolerance, pair_keypoints
-from .views import Partner, Views, find_partners, made_views, taken_views
+from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
         for view, partner in enumerate(partners, settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
             other = to_gray(read_image(partner.path))
+            check_shape(path, photo, partner.shapes[0])
+            check_shape(partner.path, other, partner.shapes[1])
             views = taken_views(photo, other, partner, settings.sides, rng)
             groups.append(_Group(*pairs_of_views(views, settings, rng), partner.path))
     except ImageError as error:

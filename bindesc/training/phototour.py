@@ -3,11 +3,12 @@
 A sequence is a folder with ``img1.*``, ``img2.*``, ... and ``H1to2p``, ``H1to3p``, ..., which map
 pixels of image 1 to those of the other (Mikolajczyk et al. 2005, the Oxford sets). Keypoints are
 detected in every image and paired by geometry alone, so the patches of a point carry the errors
-that a detector really makes.
+that a detector really makes. :mod:`bindesc.training.phototour_photos` does it for other photos.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from .pairing import Tolerance, carry_by_homography, pair_keypoints
 
 _SIDE = 64  # of a patch, as in the original
 _MOST_PAIRS = 100_000  # of each kind in the m50 file
+
+Points = tuple[NDArray, NDArray, NDArray]  # keypoints: xy (pixels), side (pixels), angle (degrees)
 
 
 class Summary(NamedTuple):
@@ -62,19 +65,66 @@ def build_phototour(
             first[:2] = tables[-1][:, :2].max(0) + 1
     if first[0] < 2:
         raise ValueError(f"{folder}: the images share fewer than two keypoints")
-    table = np.concatenate(tables)
+    return write_phototour(output, parts, tables, seed)
+
+
+def detect_orb(gray: NDArray[np.uint8], keypoints: int) -> Points:
+    """The ORB keypoints of an image, with the side of their patch at support 1."""
+    found = detect(create_detector("orb", keypoints), gray, None, keypoints)
+    xy, size, angle, _ = to_arrays(found)
+    return xy, size * SCALE_FACTORS["orb"], angle
+
+
+def cut_patches(
+    gray: NDArray[np.uint8],
+    points: Points,
+    chosen: NDArray[np.intp],
+    point: NDArray[np.int64],
+    image: int,
+    support: float,
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The patches of an image and what is written about them.
+
+    Args:
+        gray: ``(H, W)`` uint8.
+        points: its keypoints.
+        chosen: ``(K,)``, which of them.
+        point: ``(K,)``, which 3D points they show.
+        image: its number.
+        support: side of the patch over the keypoint's.
+
+    Returns:
+        ``(K, 64, 64)`` patches, and ``(K, 6)`` rows of point, image, x, y, angle (radians) and
+        log2 of the side.
+    """
+    xy, side, angle = (values[chosen] for values in points)
+    patches, _ = extract_patches(gray, xy, side, angle, scale=support, side=_SIDE)
+    columns = [point, np.full(len(chosen), image), xy, np.radians(angle), np.log2(side)]
+    return patches, np.column_stack(columns).astype(np.float64)
+
+
+def write_phototour(
+    output: Path,
+    patches: Sequence[NDArray[np.uint8]],
+    rows: Sequence[NDArray[np.float64]],
+    seed: int,
+) -> Summary:
+    """Write a folder of what :func:`cut_patches` returned for several images.
+
+    Args:
+        output: the folder to make; it must not exist.
+        patches: of each image.
+        rows: of each image; points are numbered from 0 without gaps, at least two of them.
+        seed: of the choice of pairs.
+    """
+    table = np.concatenate(rows)
     order = np.argsort(table[:, 0], kind="stable")  # the patches of a point stand together
     table = table[order]
     point = table[:, 0].astype(np.int64)
     pairs = _draw_pairs(point, np.random.default_rng(seed))
     count = len(pairs) // 2
-    write_brown(
-        output,
-        np.concatenate(parts)[order],
-        point,
-        table[:, 1:],
-        {f"m50_{count}_{count}_0.txt": pairs},
-    )
+    files = {f"m50_{count}_{count}_0.txt": pairs}
+    write_brown(output, np.concatenate(patches)[order], point, table[:, 1:], files)
     return Summary(len(point), len(np.unique(point)), count)
 
 
@@ -88,10 +138,10 @@ def _find_sequences(folder: Path) -> list[Path]:
 def _tracks(
     sequence: Path, keypoints: int, support: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Patches, and rows of point, image, x, y, angle (radians) and log2 of the size."""
+    """What :func:`cut_patches` returns, of all images of a sequence."""
     numbers = sorted(int(path.name[4:-1]) for path in sequence.glob("H1to[0-9]*p"))
     images = {number: _read(sequence, number) for number in (1, *numbers)}
-    points = {number: _detect(image, keypoints) for number, image in images.items()}
+    points = {number: detect_orb(image, keypoints) for number, image in images.items()}
     shown = {number: np.empty((0, 2), np.intp) for number in images}  # point, keypoint
     for number in numbers:
         homography = _read_homography(sequence / f"H1to{number}p")
@@ -99,15 +149,19 @@ def _tracks(
         shown[number] = pair_keypoints(points[1], points[number], carried, Tolerance())
     first = np.unique(np.concatenate([pairs[:, 0] for pairs in shown.values()]))
     shown[1] = np.stack([first, first], 1)
-    patches, tables = [], []
-    for place, (number, pairs) in enumerate(shown.items()):
-        xy, side, angle = (values[pairs[:, 1]] for values in points[number])
-        cut, _ = extract_patches(images[number], xy, side, angle, scale=support, side=_SIDE)
-        patches.append(cut)
-        image = np.full(len(pairs), place)
-        index = np.searchsorted(first, pairs[:, 0])
-        tables.append(np.column_stack([index, image, xy, np.radians(angle), np.log2(side)]))
-    return np.concatenate(patches), np.concatenate(tables).astype(np.float64)
+    parts = [
+        cut_patches(
+            images[number],
+            points[number],
+            pairs[:, 1],
+            np.searchsorted(first, pairs[:, 0]),
+            place,
+            support,
+        )
+        for place, (number, pairs) in enumerate(shown.items())
+    ]
+    patches, rows = zip(*parts, strict=True)
+    return np.concatenate(patches), np.concatenate(rows)
 
 
 def _draw_pairs(point: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -122,12 +176,6 @@ def _draw_pairs(point: NDArray[np.int64], rng: np.random.Generator) -> NDArray[n
         drawn = rng.integers(len(point), size=(len(matching), 2))
         others = np.concatenate([others, drawn[point[drawn[:, 0]] != point[drawn[:, 1]]]])
     return np.concatenate([matching, others[: len(matching)]])
-
-
-def _detect(gray: NDArray[np.uint8], keypoints: int) -> tuple[NDArray, NDArray, NDArray]:
-    found = detect(create_detector("orb", keypoints), gray, None, keypoints)
-    xy, size, angle, _ = to_arrays(found)
-    return xy, size * SCALE_FACTORS["orb"], angle
 
 
 def _read(sequence: Path, number: int) -> NDArray[np.uint8]:

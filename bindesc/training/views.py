@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image import resize_to
+from ..image import ImageError, resize_to
 from .augment import degrade, random_homography, relight
 from .multiview import MIN_SHARED, carry_by_points, read_photos, shared_points
 from .pairing import Carried, carry_by_homography
@@ -23,11 +23,13 @@ class Partner(NamedTuple):
         path: of the photo.
         here: ``(P, 2)`` common points in the photo itself, pixels.
         there: ``(P, 2)`` the same points in the other one.
+        shapes: height and width that the reconstruction has for the two.
     """
 
     path: Path
     here: NDArray[np.float64]
     there: NDArray[np.float64]
+    shapes: tuple[tuple[int, int], tuple[int, int]]
 
 
 class Views(NamedTuple):
@@ -78,8 +80,22 @@ def taken_views(
     return Views(*_taken_again(first, second, rng), lambda xy: carry_by_points(here, there, xy))
 
 
+def check_shape(path: Path, photo: NDArray[np.uint8], shape: tuple[int, int]) -> None:
+    """Raise ImageError if a photo does not have the shape that was reconstructed."""
+    if photo.shape != shape:
+        (height, width), (rows, columns) = shape, photo.shape
+        raise ImageError(
+            f"{path}: {columns}x{rows} pixels, but the COLMAP model was made at {width}x{height}"
+        )
+
+
 def find_partners(
-    photos: Sequence[Path], models: Sequence[Path], count: int, seed: int
+    photos: Sequence[Path],
+    models: Sequence[Path],
+    count: int,
+    seed: int,
+    *,
+    complete: bool = False,
 ) -> dict[Path, list[Partner]]:
     """Which photos show the same place.
 
@@ -89,14 +105,24 @@ def find_partners(
             that the model has for them, the first in line if there are several.
         count: partners that are drawn for each photo.
         seed: of the draw.
+        complete: whether all photos of the models must be there.
 
     Returns:
         Partners by photo, drawn at random from those with 60 common points or more.
+
+    Raises:
+        ValueError: a photo must be there and is not, or see :func:`read_photos`.
     """
     partners: dict[Path, list[Partner]] = {}
     for number, model in enumerate(models):
         known = [(photo, _photo_path(photo.name, photos, model)) for photo in read_photos(model)]
         found = [(photo, path) for photo, path in known if path is not None]
+        if complete and len(found) < len(known):
+            missing = next(photo.name for photo, path in known if path is None)
+            raise ValueError(
+                f"{model}: of its {len(known)} photos {len(known) - len(found)} are not there, "
+                f"such as {missing}"
+            )
         rng = np.random.default_rng([seed, number])
         for photo, path in found:
             others = [pair for pair in found if pair[1] != path]
@@ -105,7 +131,7 @@ def find_partners(
                 other, other_path = others[position]
                 here, there = shared_points(photo, other)
                 if len(here) >= MIN_SHARED and len(chosen) < count:
-                    chosen.append(Partner(other_path, here, there))
+                    chosen.append(Partner(other_path, here, there, (photo.shape, other.shape)))
     return partners
 
 
