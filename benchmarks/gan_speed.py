@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from bindesc.training.gan_step import Gan, GanConfig
+from bindesc.training.memory import keep_freed_memory
 
 from .common import Timing, write_results
 
@@ -42,6 +43,7 @@ def time_steps(batch: int, dtype: str, repeats: int) -> dict[str, Any]:
         median, and ``peak``, the largest resident memory of the process in MiB.
     """
     torch.set_num_threads(THREADS)
+    keep_freed_memory()  # as training does
     patches = np.random.default_rng(0).integers(0, 256, (500, 32, 32), np.uint8)
     config = GanConfig(batch=batch, bfloat16=dtype == "bfloat16")
     gan = Gan(config)

@@ -21,6 +21,7 @@ from ..models.retrieval import RetrievalDiscriminator
 from ..weights import WeightsError, load_model, save_model
 from .distributed import Ranks
 from .gan_step import Discriminator, Gan, GanConfig
+from .memory import keep_freed_memory
 from .pairs import PairSet
 from .run import Run
 from .scores import bit_bias, bit_correlation
@@ -138,6 +139,7 @@ def train(
     _check(patches, config, ranks)
     if steps is None and minutes is None:
         raise ValueError("steps, minutes: one of the two is needed")
+    keep_freed_memory()
     with Run(output, resume=resume, writes=ranks.rank == 0) as run:
         gan = Gan(config, device, ranks)
         step = 0
