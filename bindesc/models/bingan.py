@@ -98,12 +98,14 @@ class PatchDiscriminator(nn.Module):
 
 
 class PrincipalDiscriminator(PatchDiscriminator):
-    """The code from the principal components of h instead of f: bit = component >= 0.
+    """A code from the principal components of h instead of f: bit = activation >= 0.
 
     A variant that is not in the paper. f is an average over the whole patch, which forgets where
     things are, and its 256 values vary together (ten directions hold nine tenths of the variance
-    over patches). h keeps the places, and its components are not correlated. The contrast of a
-    patch is set before the network sees it, so that light matters less.
+    over patches). h keeps the places. Half as many of its components as there are bits are taken,
+    each divided by the root of its deviation, and turned into as many random directions as there
+    are bits: as they are, the weak components would weigh as much as the strong ones. The contrast
+    of a patch is set before the network sees it, so that light matters less.
     """
 
     def __init__(self, config: BinGanConfig | None = None):
@@ -112,7 +114,7 @@ class PrincipalDiscriminator(PatchDiscriminator):
         self.components = nn.Linear(MAP_PIXELS * self.config.wide, self.config.bits)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Components, of mean 0 over the patches that they were made from."""
+        """Activations, of mean 0 over the patches that the components were made from."""
         images = self.to_images(self.set_contrast(patches))
         return self.components(self.trunk(images).flatten(1))
 
@@ -136,7 +138,7 @@ class SetContrast(nn.Module):
 
 @torch.no_grad()
 def principal_components(network: PatchDiscriminator, patches: Tensor) -> PrincipalDiscriminator:
-    """The same network with the principal components of h over patches as the code.
+    """The same network with a code from the principal components of h over patches.
 
     Args:
         network: stays as it is.
@@ -147,19 +149,21 @@ def principal_components(network: PatchDiscriminator, patches: Tensor) -> Princi
     """
     bits = network.config.bits
     if len(patches) < bits:
-        raise ValueError(f"{bits} principal components need as many patches, got {len(patches)}")
+        raise ValueError(f"a code of {bits} bits needs as many patches, got {len(patches)}")
     parameter = next(network.parameters())
     copy = PrincipalDiscriminator(network.config).to(parameter.device).eval()
     copy.load_state_dict(network.state_dict(), strict=False)
     parts = [copy.set_contrast(part.to(parameter.device)) for part in patches.split(64)]
     h = torch.cat([copy.trunk(copy.to_images(part)).flatten(1) for part in parts])
-    mean = h.mean(0)
+    mean, count = h.mean(0), bits // 2
     with torch.random.fork_rng(devices=[]):  # the method starts from random directions
         torch.manual_seed(0)
-        _, _, directions = torch.svd_lowrank(h - mean, q=min(bits + 32, len(h)), niter=3)
-    components = directions[:, :bits].T
-    copy.components.weight.copy_(components)
-    copy.components.bias.copy_(-components @ mean)
+        _, deviations, directions = torch.svd_lowrank(h - mean, q=min(bits, len(h)), niter=3)
+        frame = torch.linalg.qr(torch.randn(bits, count)).Q.to(h.device)
+    scaled = directions[:, :count] * (deviations[0] / deviations[:count]).sqrt()
+    weight = frame @ scaled.T
+    copy.components.weight.copy_(weight)
+    copy.components.bias.copy_(-weight @ mean)
     return copy
 
 

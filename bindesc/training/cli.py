@@ -134,8 +134,8 @@ def _add_bingan(kinds: Any) -> None:
         "--code",
         choices=("published", "pca"),
         default="published",
-        help="what becomes of the network: the published code, or the principal components of the "
-        "layer below, which match far better (%(default)s)",
+        help="what is read off the network: the published code, or one from the principal "
+        "components of the layer below, which matches far better (%(default)s)",
     )
     bingan.add_argument(
         "--validate-minutes",
