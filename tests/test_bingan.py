@@ -153,9 +153,9 @@ def test_principal_components_are_those_of_numpy():
         components = found(patches).double().numpy()
     centred = h - h.mean(0)
     _, values, directions = np.linalg.svd(centred, full_matrices=False)
-    half = SMALL.bits // 2
-    expected = centred @ directions[:half].T * np.sqrt(values[0] / values[:half])
-    # The same but for a rotation into the space of the bits.
+    bits = SMALL.bits
+    expected = centred @ directions[:bits].T * np.sqrt(values[0] / values[:bits])
+    # The same but for a rotation.
     gram = expected @ expected.T
     np.testing.assert_allclose(components @ components.T, gram, atol=0.05 * np.abs(gram).max())
     np.testing.assert_allclose(components.mean(0), 0, atol=1e-3 * values[0])

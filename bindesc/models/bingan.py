@@ -102,10 +102,10 @@ class PrincipalDiscriminator(PatchDiscriminator):
 
     A variant that is not in the paper. f is an average over the whole patch, which forgets where
     things are, and its 256 values vary together (ten directions hold nine tenths of the variance
-    over patches). h keeps the places. Half as many of its components as there are bits are taken,
-    each divided by the root of its deviation, and turned into as many random directions as there
-    are bits: as they are, the weak components would weigh as much as the strong ones. The contrast
-    of a patch is set before the network sees it, so that light matters less.
+    over patches). h keeps the places. Its components, as many as there are bits, are divided by the
+    roots of their deviations and turned into random directions: as they are, the signs of the weak
+    ones would count as much as those of the strong ones. The contrast of a patch is set before the
+    network sees it, so that light matters less.
     """
 
     def __init__(self, config: BinGanConfig | None = None):
@@ -155,13 +155,13 @@ def principal_components(network: PatchDiscriminator, patches: Tensor) -> Princi
     copy.load_state_dict(network.state_dict(), strict=False)
     parts = [copy.set_contrast(part.to(parameter.device)) for part in patches.split(64)]
     h = torch.cat([copy.trunk(copy.to_images(part)).flatten(1) for part in parts])
-    mean, count = h.mean(0), bits // 2
+    mean = h.mean(0)
     with torch.random.fork_rng(devices=[]):  # the method starts from random directions
         torch.manual_seed(0)
-        _, deviations, directions = torch.svd_lowrank(h - mean, q=min(bits, len(h)), niter=3)
-        frame = torch.linalg.qr(torch.randn(bits, count)).Q.to(h.device)
-    scaled = directions[:, :count] * (deviations[0] / deviations[:count]).sqrt()
-    weight = frame @ scaled.T
+        _, deviations, directions = torch.svd_lowrank(h - mean, q=min(bits + 32, len(h)), niter=3)
+        turned = torch.linalg.qr(torch.randn(bits, bits)).Q.to(h.device)
+    scaled = directions[:, :bits] * (deviations[0] / deviations[:bits]).sqrt()
+    weight = turned @ scaled.T
     copy.components.weight.copy_(weight)
     copy.components.bias.copy_(-weight @ mean)
     return copy

@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 SAMPLES = "samples.png"
 INITIAL_SAMPLES = 500  # that gains and biases are set from
 _VALIDATED = 512
-_PCA_SAMPLES = 4096
+_PCA_SAMPLES = 8192
 _SHEET = (8, 16)  # rows and columns of generated patches
 
 
