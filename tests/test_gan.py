@@ -337,6 +337,12 @@ def test_the_pca_code_is_written_and_runs(patches, tmp_path):
     assert not changed(plain, kept)
 
 
+def test_a_pca_of_too_few_patches_is_refused_before_training(patches, tmp_path):
+    with pytest.raises(ValueError, match="12 patches: a PCA needs"):
+        train(patches[:12], tmp_path / "run", CONFIG, steps=1, code="pca")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_initial_model_must_fit(patches, tmp_path):
     with pytest.raises(WeightsError, match="compact model, wanted bingan"):
         train(patches, tmp_path / "run", CONFIG, steps=1, initial="compact")

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..files import atomic_path
-from ..models.bingan import NOISE, Generator, PatchDiscriminator, principal_components
+from ..models.bingan import NOISE, BinGanConfig, Generator, PatchDiscriminator, principal_components
 from ..models.retrieval import RetrievalDiscriminator
 from ..weights import WeightsError, load_model, save_model
 from .distributed import Ranks
@@ -137,6 +137,8 @@ def train(
     """
     ranks = ranks or Ranks()
     _check(patches, config, ranks)
+    if code == "pca":
+        _check_pca(patches, config)
     if steps is None and minutes is None:
         raise ValueError("steps, minutes: one of the two is needed")
     keep_freed_memory()
@@ -179,8 +181,7 @@ def train(
         def model() -> Discriminator:
             if code == "published":
                 return gan.discriminator
-            if not isinstance(gan.discriminator, PatchDiscriminator):
-                raise ValueError("code: only that of a model for patches can be from a PCA")
+            assert isinstance(gan.discriminator, PatchDiscriminator)
             values = torch.from_numpy(spread(patches, _PCA_SAMPLES))
             values = values.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2).float()
             return principal_components(gan.discriminator, values)
@@ -273,6 +274,15 @@ def _check(patches: NDArray[np.uint8], config: GanConfig, ranks: Ranks) -> None:
     if config.batch % ranks.count:
         raise ValueError(
             f"batch: {config.batch} patches cannot be split over {ranks.count} processes"
+        )
+
+
+def _check_pca(patches: NDArray[np.uint8], config: GanConfig) -> None:
+    if not isinstance(config.model, BinGanConfig):
+        raise ValueError("code: only that of a model for patches can be from a PCA")
+    if len(patches) < config.model.bits:
+        raise ValueError(
+            f"{len(patches)} patches: a PCA needs as many as the code has bits, {config.model.bits}"
         )
 
 
