@@ -28,7 +28,9 @@ OXFORD = {
     "oxford_viewpoint": ("graf", "wall", "bark", "boat"),
     "oxford_photometric": ("bikes", "trees", "leuven", "ubc"),
 }
-SETS = (*OXFORD, "webcam_val", "homography_pairs")
+# Settings are chosen on these; the others are test sets.
+CHOSEN_ON = ("webcam_val", "homography_pairs")
+SETS = (*OXFORD, *CHOSEN_ON)
 
 
 class DataMissingError(Exception):

@@ -26,7 +26,7 @@ from bindesc.training.pairing import carry_by_homography
 from bindesc.training.views import made_views
 
 from .common import RESULTS, write_results
-from .datasets import DataMissingError, data_folder, scenes
+from .datasets import CHOSEN_ON, DataMissingError, data_folder, scenes
 from .descriptors import Descriptor, bindesc_descriptor
 from .failure_causes import ALIKE, CAUSES, CORRELATED, LIMITS, Findable, Seen, find_pairs, see
 from .failure_picture import Example, draw, draw_one_each
@@ -34,7 +34,6 @@ from .photos import shipped_photo
 from .render_tables import markdown
 
 NAME = "failures"
-SETS = ("webcam_val", "homography_pairs")
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "brick", "grass", "gravel", "rocket")
 SIDES = (420, 520)  # of a made view's longer side, pixels
 VIEWS = 4  # of a photo
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = data_folder()
         descriptor, support = bindesc_descriptor(options.model), Runtime(options.model).support
         rows = []
-        for name in SETS:
+        for name in CHOSEN_ON:
             rng = np.random.default_rng(0)
             parts: list[Findable] = []
             examples: list[Example] = []

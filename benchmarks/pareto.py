@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from bindesc.models.compact import multiply_adds
 
 from .brown_fpr95 import OXFORD_SET, SEED, score
 from .common import RESULTS, Timing, write_results
-from .datasets import OXFORD, DataMissingError, data_folder, scenes
-from .descriptors import bindesc_descriptor
+from .datasets import CHOSEN_ON, OXFORD, DataMissingError, data_folder, scenes
 from .image_matching import choose_descriptors, score_set
 from .pareto_front import Point, draw_front, pareto_front
 from .pareto_networks import Network, Times, read_networks, time_networks
@@ -38,7 +36,6 @@ from .photos import vga_photo
 from .render_tables import markdown
 
 NAME = "pareto"
-SETS = ("webcam_val", "homography_pairs")
 PEERS = ("orb", "teblid")
 THREADS = (1, 2)
 SHOWN = THREADS[-1]  # of detectAndCompute, of the picture and of the front
@@ -46,11 +43,10 @@ SHOWN = THREADS[-1]  # of detectAndCompute, of the picture and of the front
 
 def correct_matches(networks: Sequence[Network], folder: Path) -> dict[str, dict[str, float]]:
     """Mean correct matches a pair of images, by label and set; the peers come first."""
-    descriptors = choose_descriptors(PEERS, ())
-    for network in networks:
-        descriptors.append(replace(bindesc_descriptor(str(network.path)), label=network.label))
+    models = [f"{network.label}={network.path}" for network in networks]
+    descriptors = choose_descriptors([*PEERS, "bindesc"], models)
     correct: dict[str, dict[str, float]] = {d.label: {} for d in descriptors}
-    for name in SETS:
+    for name in CHOSEN_ON:
         for row in score_set(name, scenes(name, folder), descriptors, bound=False):
             correct[row.row][name] = row.correct
     return correct
@@ -112,7 +108,7 @@ def result_rows(
             "command": network.command,
         }
     points = points_of(networks, times[SHOWN], correct)
-    for name in SETS:
+    for name in CHOSEN_ON:
         values = [point.correct[name] for point in points]
         for index in pareto_front([point.time for point in points], values):
             rows[points[index].label]["front"].append(name)
@@ -123,7 +119,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     """Header and rows of text; a star marks what is on the Pareto front of a set."""
     header = ["network", "channels / strides", "multiply-adds", "file"]
     header += [f"1000 patches, {n} thread{'s'[: n - 1]}" for n in THREADS]
-    header += ["detectAndCompute", *SETS, "FPR@95 (test)"]
+    header += ["detectAndCompute", *CHOSEN_ON, "FPR@95 (test)"]
     cells = []
     for row in rows:
         times = [row["times"].get(str(n)) for n in THREADS]
@@ -137,7 +133,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
                 f"{row['multiply_adds'] / 1e6:.1f} M" if "multiply_adds" in row else "-",
                 f"{row['bytes'] / 1e6:.1f} MB" if "bytes" in row else "-",
                 *map(_milliseconds, [*networks, whole]),
-                *(f"{row['correct'][s]:.1f}{' *' if s in front else ''}" for s in SETS),
+                *(f"{row['correct'][s]:.1f}{' *' if s in front else ''}" for s in CHOSEN_ON),
                 "-" if row["fpr95"] is None else f"{row['fpr95']:.1%}",
             ]
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -43,3 +45,11 @@ def png_header(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def write_cifar10(folder: Path, batches: Sequence[np.ndarray]) -> None:
+    """Write the binary training batches of CIFAR-10: ``(N, 32, 32, 3)`` uint8 RGB each."""
+    for number, images in enumerate(batches, 1):
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        rows = np.column_stack([np.arange(len(images), dtype=np.uint8), planes])
+        (folder / f"data_batch_{number}.bin").write_bytes(rows.tobytes())

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pictures import textured
+from pictures import textured, write_cifar10
 
 import bindesc
 from bindesc.cli import main
@@ -239,10 +239,7 @@ def test_the_command_reads_photos_and_cifar10(tmp_path, capsys):
 
     cifar = tmp_path / "cifar-10-batches-bin"
     cifar.mkdir()
-    for k in range(1, 6):
-        data = images(2, k).transpose(0, 3, 1, 2).reshape(2, -1)
-        rows = np.column_stack([np.arange(2, dtype=np.uint8), data])
-        (cifar / f"data_batch_{k}.bin").write_bytes(rows.tobytes())
+    write_cifar10(cifar, [images(2, k) for k in range(1, 6)])
     command[3:6] = [str(tmp_path), "--out", str(tmp_path / "b")]
     assert main([*command, "--init", "images"]) == 0
     command[3:6] = [str(cifar.parent / "none"), "--out", str(tmp_path / "c")]

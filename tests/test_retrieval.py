@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pictures import write_cifar10
 
 import bindesc
 from bindesc.cli import main
@@ -225,10 +226,7 @@ def test_the_command(tmp_path, capsys, monkeypatch, model):
     monkeypatch.setattr(gan_step, "GanConfig", partial(GanConfig, generator_width=16))
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
-    for k in range(1, 6):
-        data = images(6, k).transpose(0, 3, 1, 2).reshape(6, -1)
-        rows = np.column_stack([np.arange(6, dtype=np.uint8), data])
-        (folder / f"data_batch_{k}.bin").write_bytes(rows.tobytes())
+    write_cifar10(folder, [images(6, k) for k in range(1, 6)])
     run = tmp_path / "run"
     options = ["--bits", "32", "--steps", "1", "--batch", "4", "--init", str(model)]
     command = ["train", "retrieval", "--data", str(tmp_path), "--out", str(run), *options]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .compact import centre_patches
 from .half_dropout import HalfDropout
 from .weight_norm import WeightNormConv2d, WeightNormConvTranspose2d
 
@@ -130,9 +131,7 @@ class SetContrast(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """``(N, C, 32, 32)`` float in and out; a flat patch becomes plain grey."""
-        mean = patches.mean((1, 2, 3), keepdim=True)
-        centred = patches - mean
-        deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+        centred, deviation = centre_patches(patches)
         return centred * (_DEVIATION / (deviation + _NOISE)) + _MEAN
 
 

@@ -32,10 +32,14 @@ def normalise_patches(patches: Tensor) -> Tensor:
     Args:
         patches: ``(N, 1, 32, 32)`` float, any range. A flat patch becomes zeros.
     """
-    mean = patches.mean(dim=(1, 2, 3), keepdim=True)
-    centred = patches - mean
-    deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    centred, deviation = centre_patches(patches)
     return centred / (deviation + 1e-3)
+
+
+def centre_patches(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """``(N, C, H, W)`` patches less the mean of each, and ``(N, 1, 1, 1)`` their deviations."""
+    centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
+    return centred, centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
 class CompactNet(nn.Module):

@@ -72,7 +72,7 @@ def build_from_photos(
     numbers = {path: number for number, path in enumerate(photos)}
     index = np.unique(np.concatenate([t[t >= 0] for t in tracks.values()]))
     parts = []
-    for path, track in tracks.items():
+    for path, track in tracks.items():  # read again: all photos at once may be too large
         (chosen,) = np.nonzero(track >= 0)
         point = np.searchsorted(index, track[chosen])
         gray = _read(path, found)
