@@ -17,10 +17,10 @@ class Network:
         """Weights (O, H, W, I), bias (O,), multiplier (O,) or None in the last layer, stride."""
 
     def describe(self, patches: NDArray[np.uint8], threads: int) -> _Codes:
-        """(N, 32, 32) to packed codes, (N, bits / 8)."""
+        """(N, S, S) to packed codes, (N, outputs / 8)."""
 
     def activations(self, patches: NDArray[np.uint8], threads: int) -> _Indices:
-        """(N, 32, 32) to (N, bits); bit = activation >= 0."""
+        """(N, S, S) to (N, outputs)."""
 
 class Database:
     """Codes packed once, to be searched many times."""

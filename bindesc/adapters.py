@@ -11,10 +11,11 @@ import os
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .extractor import DEFAULT_MODEL
 from .packing import unit_vectors
-from .patches import PATCH_SIDE
+from .patches import PATCH_SIDE, PatchCutter
 from .runtime import Runtime
 from .types import Features
 
@@ -63,19 +64,31 @@ class PatchDescriptor(torch.nn.Module):
             return torch.from_numpy(codes).to(patches.device)
         return torch.from_numpy(unit_vectors(codes)).to(patches)
 
-    def lafs(self, features: Features, scale_factor: float = 1.0) -> torch.Tensor:
+    def lafs(
+        self,
+        features: Features,
+        scale_factor: float = 1.0,
+        *,
+        gray: NDArray[np.uint8] | None = None,
+    ) -> torch.Tensor:
         """The local affine frames from which kornia cuts the patches that this model expects.
 
         Args:
             features: keypoints of one image; an angle below 0 is upright. OpenCV's angle runs
                 clockwise, and kornia's the other way; the frames hold the right one.
             scale_factor: side of the patch over the size, see ``detectors.SCALE_FACTORS``.
+            gray: ``(H, W)`` uint8, the image, for a model with an orientation network, which turns
+                the frames as :class:`bindesc.BinDesc` does; without it they are not turned.
 
         Returns:
             ``(1, N, 2, 3)`` float32.
         """
-        half = features.size * (scale_factor * self._runtime.support / 2)
-        angle = np.radians(np.maximum(features.angle, 0))
+        scale, angle = scale_factor * self._runtime.support, features.angle
+        if gray is not None and self._runtime.orienter is not None:
+            cutter = PatchCutter(gray)
+            angle = self._runtime.orienter.turn(cutter, features.xy, features.size, angle, scale)
+        half = features.size * (scale / 2)
+        angle = np.radians(np.maximum(angle, 0))
         cos, sin = half * np.cos(angle), half * np.sin(angle)
         x, y = features.xy.T
         frames = np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1)

@@ -122,8 +122,8 @@ def run_export(args: Namespace) -> int:
     """``bindesc export``."""
     from .onnx_export import export_onnx
 
-    export_onnx(args.model, args.onnx)
-    print(f"wrote {args.onnx}")
+    for path in export_onnx(args.model, args.onnx):
+        print(f"wrote {path}")
     return EXIT_OK
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .files import atomic_path
+from .models.integer import ORIENTATION_SIDE
 from .patches import PATCH_SIDE
 from .weights import load_model
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+
+def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> list[Path]:
     """Write the network of a model as ONNX, in float32.
 
     Its input ``patches`` is ``(N, 1, 32, 32)`` float32, 0 to 255, for any N; its output
@@ -20,31 +25,46 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     first. The network in integers, which bindesc itself runs, differs from it in about 1 % of the
     bits: describe all images by the same one of the two.
 
+    A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
+    is ``(N, 1, 16, 16)`` and covers what those of the first file cover, ``directions`` is
+    ``(N, 2)``, to where (x, y), y down, the patch's right side must be turned first.
+
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.
         path: the file to write.
 
+    Returns:
+        What was written.
+
     Raises:
         WeightsError: see :func:`bindesc.weights.load_model`.
         ModuleNotFoundError: the package onnx is not installed.
-        OSError: the file cannot be written; nothing is left of it.
+        OSError: a file cannot be written; nothing is left of it.
     """
-    import torch
-
     if importlib.util.find_spec("onnx") is None:
         raise ModuleNotFoundError("writing ONNX needs the package onnx: pip install bindesc[onnx]")
     loaded: Any = load_model(model)[0]
-    network = loaded.for_inference()
-    example = torch.zeros(2, 1, PATCH_SIDE, PATCH_SIDE)
+    written = [Path(path)]
+    _write(loaded.for_inference(), PATCH_SIDE, "activations", written[0])
+    orientation = getattr(loaded, "orientation", None)
+    if orientation is not None:
+        written.append(written[0].with_suffix(".orientation.onnx"))
+        _write(orientation, ORIENTATION_SIDE, "directions", written[1])
+    return written
+
+
+def _write(network: nn.Module, side: int, output: str, path: Path) -> None:
+    import torch
+
     with atomic_path(path) as temporary, warnings.catch_warnings():
         # The newer exporter needs a further package, onnxscript.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network,
-            (example,),
+            (torch.zeros(2, 1, side, side),),
             temporary,
             input_names=["patches"],
-            output_names=["activations"],
-            dynamic_axes={"patches": {0: "n"}, "activations": {0: "n"}},
+            output_names=[output],
+            dynamic_axes={"patches": {0: "n"}, output: {0: "n"}},
             dynamo=False,
         )

@@ -65,29 +65,54 @@ def extract_patches(
         >>> bool((patches[0] == image[16:48, 16:48]).all())
         True
     """
-    affine = _sampling(xy, size, angle, scale, side)
-    kept = np.arange(len(affine))
-    if border == "drop":
-        kept = np.flatnonzero(_inside(affine, side, gray.shape))
-        affine = affine[kept]
-    elif border != "pad":
-        raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+    return PatchCutter(gray, dtype).cut(xy, size, angle, scale=scale, side=side, border=border)
 
-    step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
-    highest = max(int(np.log2(min(gray.shape))), 0)
-    level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
-    affine /= np.exp2(level).astype(np.float32)[:, None, None]
-    pyramid = [np.ascontiguousarray(gray, dtype)]
-    for _ in range(level.max(initial=0)):
-        # A pixel i is centred on pixel 2 i of the level below.
-        pyramid.append(cv2.pyrDown(pyramid[-1]))
-    if pyramid[0].dtype == np.uint8:
-        return _cpu.sample(pyramid, affine, level, side, default_threads()), kept
-    patches = np.empty((len(affine), side, side), dtype)
-    for current, image in enumerate(pyramid):
-        (chosen,) = np.nonzero(level == current)
-        patches[chosen] = _sample(image, affine[chosen], side)
-    return patches, kept
+
+class PatchCutter:
+    """Cuts patches of one image, whose smaller levels are made once, when they are needed.
+
+    Args:
+        gray: ``(H, W)`` uint8.
+        dtype: of the patches, see :func:`extract_patches`.
+    """
+
+    def __init__(self, gray: NDArray[np.uint8], dtype: DTypeLike = np.uint8):
+        self._levels = [np.ascontiguousarray(gray, dtype)]
+
+    def cut(
+        self,
+        xy: NDArray[np.float32],
+        size: NDArray[np.float32],
+        angle: NDArray[np.float32],
+        *,
+        scale: float = 1.0,
+        side: int = PATCH_SIDE,
+        border: Literal["pad", "drop"] = "pad",
+    ) -> tuple[NDArray, NDArray[np.intp]]:
+        """See :func:`extract_patches`."""
+        affine = _sampling(xy, size, angle, scale, side)
+        kept = np.arange(len(affine))
+        shape = self._levels[0].shape
+        if border == "drop":
+            kept = np.flatnonzero(_inside(affine, side, shape))
+            affine = affine[kept]
+        elif border != "pad":
+            raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+
+        step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
+        highest = max(int(np.log2(min(shape))), 0)
+        level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
+        affine /= np.exp2(level).astype(np.float32)[:, None, None]
+        while len(self._levels) <= level.max(initial=0):
+            # A pixel i is centred on pixel 2 i of the level below.
+            self._levels.append(cv2.pyrDown(self._levels[-1]))
+        if self._levels[0].dtype == np.uint8:
+            return _cpu.sample(self._levels, affine, level, side, default_threads()), kept
+        patches = np.empty((len(affine), side, side), self._levels[0].dtype)
+        for current, image in enumerate(self._levels):
+            (chosen,) = np.nonzero(level == current)
+            patches[chosen] = _sample(image, affine[chosen], side)
+        return patches, kept
 
 
 def _sampling(

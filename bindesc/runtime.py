@@ -11,11 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _cpu
-from .models.integer import INPUT_SCALE, IntegerLayer, from_tensors
+from .models.integer import INPUT_SCALE, ORIENTATION, IntegerLayer, from_tensors
+from .orientation import Network, Orienter
 from .packing import pack_bits
 from .patches import PATCH_SIDE
 from .threads import default_threads
-from .weights import Manifest, WeightsError, golden_codes, read_model, restore_network
+from .weights import (
+    Manifest,
+    WeightsError,
+    golden_codes,
+    golden_directions,
+    read_model,
+    restore_network,
+)
 
 # Every call of a network in floating point sees exactly this many patches (the last ones zero),
 # because the order in which a convolution adds up may depend on the size of the batch.
@@ -34,6 +42,10 @@ class Runtime:
         model: name of a shipped model, or path of a ``.safetensors`` file.
         device: a torch device, such as ``"cpu"`` or ``"cuda:0"``.
 
+    Attributes:
+        manifest: of the model.
+        orienter: what turns keypoints before their patches are cut, if the model has it.
+
     Raises:
         WeightsError: see :func:`bindesc.weights.load_model`.
         RuntimeError: torch has no such device.
@@ -48,7 +60,11 @@ class Runtime:
         elif device == "cpu":
             self._describe = _in_the_core(layers)
         else:
-            self._describe = _on_device(layers, device)
+            network = _on_device(layers, device)
+            self._describe = lambda patches: pack_bits(network(patches) >= 0)
+        turning = from_tensors(tensors, ORIENTATION)
+        self._directions = _directions(turning, device) if turning else None
+        self.orienter = Orienter(self._directions) if self._directions else None
 
     @property
     def descriptor_bytes(self) -> int:
@@ -98,33 +114,48 @@ class Runtime:
     def verify(self) -> bool:
         """Whether the golden patches of the manifest get the codes that it says."""
         patches, expected = golden_codes(self.manifest)
-        return bool((self.describe(patches) == expected).all())
+        same = bool((self.describe(patches) == expected).all())
+        golden = golden_directions(self.manifest)
+        if golden is None or self._directions is None:
+            return same and golden is None and self._directions is None
+        return same and bool((self._directions(golden[0])[:, :2] == golden[1]).all())
 
 
-def _in_the_core(layers: list[IntegerLayer]) -> _Describe:
-    network = _cpu.Network(
+def _core_network(layers: list[IntegerLayer]) -> _cpu.Network:
+    return _cpu.Network(
         [(layer.weights, layer.bias, layer.multiplier, layer.stride) for layer in layers],
         INPUT_SCALE,
     )
+
+
+def _in_the_core(layers: list[IntegerLayer]) -> _Describe:
+    network = _core_network(layers)
     return lambda patches: network.describe(patches, default_threads())
 
 
-def _on_device(layers: list[IntegerLayer], device: str) -> _Describe:
+def _directions(layers: list[IntegerLayer], device: str) -> Network:
+    if device != "cpu":
+        return _on_device(layers, device)
+    network = _core_network(layers)
+    return lambda patches: network.activations(patches, default_threads())
+
+
+def _on_device(layers: list[IntegerLayer], device: str) -> Network:
     import torch
 
     from .models.integer_torch import IntegerNet
 
     network = IntegerNet(layers).to(device)
 
-    def describe(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(patches: NDArray[np.uint8]) -> NDArray[np.int32]:
         with _exact_products():
             parts = [
-                (network(part.to(device)) >= 0).cpu().numpy()
+                network(part.to(device)).int().cpu().numpy()
                 for part in torch.from_numpy(patches).split(1024)
             ]
-        return pack_bits(np.concatenate(parts))
+        return np.concatenate(parts)
 
-    return describe
+    return run
 
 
 def _in_floats(loaded: Any, device: str) -> _Describe:

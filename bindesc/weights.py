@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import atomic_path
-from .models.integer import IntegerLayer, activations, is_integer, to_tensors
+from .models.integer import ORIENTATION, IntegerLayer, activations, is_integer, to_tensors
 from .packing import pack_bits
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Manifest:
         command: the command that trained it.
         golden: what the model must output: ``patches``, indices into :func:`golden_patches`, and
             ``codes``, their codes in hexadecimal. All patches for a model in integers, which is
-            exact.
+            exact; with an orientation network also ``directions``, what that makes of the same
+            patches at half their side.
         format: version of this layout.
         sha256: over all other fields and all tensors.
     """
@@ -161,12 +162,11 @@ def load_weights(network: nn.Module, model: str | os.PathLike[str]) -> None:
     Raises:
         WeightsError: see :func:`load_model`; or the configurations differ.
     """
-    source, manifest = load_model(model)
-    architecture, config = describe_network(network)
-    # Through JSON, as the manifest went: tuples become lists.
-    if (manifest.architecture, manifest.config) != (architecture, json.loads(json.dumps(config))):
+    source, _ = load_model(model)
+    found, wanted = describe_network(source), describe_network(network)
+    if found != wanted:
         raise WeightsError(
-            f"{model}: is {manifest.architecture} {manifest.config}, wanted {architecture} {config}"
+            f"{model}: is {' '.join(map(str, found))}, wanted {' '.join(map(str, wanted))}"
         )
     network.load_state_dict(source.state_dict())
 
@@ -189,7 +189,11 @@ def save_model(
         name: of the model; by default the file's stem.
         command: the command that trained it.
         calibration: ``(N, 32, 32)`` uint8 training patches, a few hundred. With them a compact
-            network is stored in integers too, which is what is then run.
+            network is stored in integers too, which is what is then run; one with an orientation
+            needs them.
+
+    Raises:
+        ValueError: ``path`` has another suffix, or ``calibration`` is missing.
     """
     import torch
     from safetensors.numpy import save
@@ -207,17 +211,23 @@ def save_model(
     stored.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
     stored.eval()
     layers: list[IntegerLayer] = []
+    orientation: list[IntegerLayer] = []
+    orientation_network = getattr(stored, "orientation", None)
     if calibration is not None:
         from .models.integer_torch import quantise
 
         layers = quantise(cast("Any", stored), calibration)
-        tensors |= to_tensors(layers)
+        if orientation_network is not None:
+            orientation = quantise(orientation_network, _halve(calibration), one_unit=True)
+        tensors |= to_tensors(layers) | to_tensors(orientation, ORIENTATION)
+    elif orientation_network is not None:
+        raise ValueError("calibration: a network with an orientation needs patches")
     values = {
         "name": name or path.stem,
         "architecture": architecture,
         "config": json.loads(json.dumps(config)),
         "command": command,
-        "golden": _exact_golden(layers) if layers else _golden_output(stored),
+        "golden": _exact_golden(layers, orientation) if layers else _golden_output(stored),
         "format": _FORMAT,
     }
     values["sha256"] = _digest(values, tensors)
@@ -245,9 +255,31 @@ def golden_codes(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return golden_patches()[chosen], codes.reshape(len(chosen), -1)
 
 
-def _exact_golden(layers: list[IntegerLayer]) -> dict[str, Any]:
+def golden_directions(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
+    """What an orientation network must make of ``(G, 16, 16)`` uint8 patches: ``(G, 2)`` int32.
+
+    None if the model has no such network.
+    """
+    directions = manifest.golden.get("directions")
+    if directions is None:
+        return None
+    return _halve(golden_patches()), np.array(directions, np.int32)
+
+
+def _halve(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``(N, S, S)`` uint8 patches at half their side, each value a rounded mean of four."""
+    half = patches.shape[1] // 2
+    total = patches.reshape(-1, half, 2, half, 2).sum((2, 4), dtype=np.uint16)
+    return ((total + 2) // 4).astype(np.uint8)
+
+
+def _exact_golden(layers: list[IntegerLayer], orientation: list[IntegerLayer]) -> dict[str, Any]:
     codes = pack_bits(activations(layers, golden_patches()) >= 0)
-    return {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
+    golden = {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
+    if orientation:
+        directions = activations(orientation, _halve(golden_patches()))[:, :2]
+        golden["directions"] = directions.tolist()
+    return golden
 
 
 def _golden_output(network: nn.Module) -> dict[str, Any]:
@@ -290,7 +322,7 @@ def build_network(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     """
     config_type, network_type = _architectures()[architecture]
     known = {f.name for f in fields(config_type)}
-    if known != set(config):
+    if not known >= set(config):  # a file from before a field was added has its default
         raise TypeError(f"configuration: fields {sorted(config)}, expected {sorted(known)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return network_type(config_type(**values))

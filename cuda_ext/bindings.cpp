@@ -200,7 +200,15 @@ nb::list py_match_pairs(const std::vector<std::pair<CodeArray, CodeArray>>& pair
 }
 
 using PatchArray =
-    nb::ndarray<const uint8_t, nb::shape<-1, kPatchSide, kPatchSide>, nb::c_contig, nb::device::cpu>;
+    nb::ndarray<const uint8_t, nb::shape<-1, -1, -1>, nb::c_contig, nb::device::cpu>;
+
+void check_patches(const Network& network, const PatchArray& patches) {
+  const auto side = static_cast<size_t>(network.side());
+  if (patches.shape(1) != side || patches.shape(2) != side) {
+    const std::string wanted = std::to_string(side);
+    throw std::invalid_argument("patches: expected (N, " + wanted + ", " + wanted + ")");
+  }
+}
 template <class T, size_t kAxes>
 using Input = nb::ndarray<const T, nb::ndim<kAxes>, nb::c_contig, nb::device::cpu>;
 // weights (channels, height, width, inputs), bias, multiplier (None in the last layer), stride
@@ -230,6 +238,7 @@ void py_network(Network* self, const std::vector<LayerTuple>& layers, float inpu
 }
 
 Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patches, int threads) {
+  check_patches(network, patches);
   check_range("threads", threads, 1, INT32_MAX);
   const size_t rows = patches.shape(0), outputs = static_cast<size_t>(network.outputs());
   std::vector<int32_t> sums(rows * outputs);
@@ -245,6 +254,7 @@ Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patch
 }
 
 Array<uint8_t, 2> py_describe(const Network& network, const PatchArray& patches, int threads) {
+  check_patches(network, patches);
   check_range("threads", threads, 1, INT32_MAX);
   const size_t rows = patches.shape(0), bytes = static_cast<size_t>(network.outputs() / 8);
   std::vector<uint8_t> codes(rows * bytes);
@@ -270,9 +280,9 @@ NB_MODULE(_cpu, m) {
            "layers: (weights (O, H, W, I) int8, bias (O,) int32, multiplier (O,) float32 or None, "
            "stride) each.")
       .def("describe", &py_describe, nb::arg("patches").noconvert(), nb::arg("threads"),
-           "(N, 32, 32) uint8 to packed codes, (N, bits / 8) uint8.")
+           "(N, S, S) uint8 to packed codes, (N, outputs / 8) uint8: bit = output >= 0.")
       .def("activations", &py_activations, nb::arg("patches").noconvert(), nb::arg("threads"),
-           "(N, 32, 32) uint8 to (N, bits) int32; bit = activation >= 0.");
+           "(N, S, S) uint8 to (N, outputs) int32.");
   nb::class_<Database>(m, "Database", "Codes packed once, to be searched many times.")
       .def("__init__", &py_database, nb::arg("codes").noconvert(), "codes: (M, B) uint8, copied.")
       .def("nearest", &py_database_nearest, nb::arg("query").noconvert(), nb::arg("k"),

@@ -13,8 +13,7 @@ namespace bindesc {
 namespace {
 
 constexpr int kGroupSize = kPixelRows * kPixelRun;   // patches whose last layer is done together
-constexpr int kInputSide = kPatchSide + 2;           // with its border
-constexpr int64_t kInputBytes = kInputSide * kInputSide + 4;  // a window's last word reaches over
+constexpr int kSides[] = {16, 32};                   // of a patch; its variance stays exact
 constexpr int kTaskGroups = 4;                       // groups a thread takes at a time
 
 [[noreturn]] void refuse(size_t layer, const std::string& reason) {
@@ -22,26 +21,27 @@ constexpr int kTaskGroups = 4;                       // groups a thread takes at
 }
 
 // A patch with mean 0 and deviation 1, times `scale`, around kInputZero; `out` has a border.
-void normalise(const uint8_t* patch, float scale, uint8_t* out) {
+void normalise(const uint8_t* patch, int side, float scale, uint8_t* out) {
+  const int pixels = side * side;
   int64_t sum = 0, squares = 0;
-  for (int i = 0; i < kPatchPixels; ++i) {
+  for (int i = 0; i < pixels; ++i) {
     sum += patch[i];
     squares += patch[i] * patch[i];
   }
   // Exact: the integer has 37 bits at most, and the divisors are powers of two.
   const double variance =
-      static_cast<double>(kPatchPixels * squares - sum * sum) / (double{kPatchPixels} * kPatchPixels);
+      static_cast<double>(pixels * squares - sum * sum) / (double(pixels) * pixels);
   const auto factor = static_cast<float>(double{scale} / (std::sqrt(variance) + 1e-3));
-  const auto mean = static_cast<float>(static_cast<double>(sum) / kPatchPixels);
+  const auto mean = static_cast<float>(static_cast<double>(sum) / pixels);
   uint8_t table[256];
   for (int value = 0; value < 256; ++value) {
     const float scaled = std::nearbyint((static_cast<float>(value) - mean) * factor);
     table[value] = static_cast<uint8_t>(
         kInputZero + static_cast<int>(std::max(-127.0f, std::min(127.0f, scaled))));
   }
-  for (int y = 0; y < kPatchSide; ++y) {
-    for (int x = 0; x < kPatchSide; ++x) {
-      out[(y + 1) * kInputSide + x + 1] = table[patch[y * kPatchSide + x]];
+  for (int y = 0; y < side; ++y) {
+    for (int x = 0; x < side; ++x) {
+      out[(y + 1) * (side + 2) + x + 1] = table[patch[y * side + x]];
     }
   }
 }
@@ -53,8 +53,11 @@ struct Network::Maps {
   Aligned<uint8_t> input;
   std::vector<Aligned<uint8_t>> maps;  // the output of each layer but the last
 
-  explicit Maps(const Network& network) : input(make_aligned<uint8_t>(kInputBytes)) {
-    std::memset(input.get(), kInputZero, kInputBytes);
+  explicit Maps(const Network& network) {
+    const int with_border = network.side_ + 2;
+    const int64_t input_bytes = with_border * with_border + 4;  // a window's last word reaches over
+    input = make_aligned<uint8_t>(input_bytes);
+    std::memset(input.get(), kInputZero, static_cast<size_t>(input_bytes));
     for (size_t i = 0; i + 1 < network.layers_.size(); ++i) {
       const bool last_map = i + 2 == network.layers_.size();
       const int64_t bytes = network.layers_[i].map_bytes() * (last_map ? kGroupSize : 1);
@@ -128,7 +131,11 @@ Network::Network(const std::vector<LayerSpec>& specs, float input_scale)
     : input_scale_(input_scale) {
   if (specs.size() < 2) throw std::invalid_argument("layers: two at least");
   if (!(input_scale > 0)) throw std::invalid_argument("input_scale: must be positive");
-  int side = kPatchSide, inputs = 1;
+  // The side that the strides bring down to the last window.
+  int stride = 1;
+  for (size_t i = 0; i + 1 < specs.size(); ++i) stride *= std::max(1, std::min(2, specs[i].stride));
+  side_ = specs.back().height * stride == kSides[0] ? kSides[0] : kSides[1];
+  int side = side_, inputs = 1;
   for (size_t i = 0; i < specs.size(); ++i) {
     const LayerSpec& spec = specs[i];
     const bool last = i + 1 == specs.size();
@@ -159,7 +166,7 @@ void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
                              int32_t* out) const {
   const size_t before = layers_.size() - 1;
   for (int p = 0; p < count; ++p) {
-    normalise(patches + p * kPatchPixels, input_scale_, maps.input.get());
+    normalise(patches + p * side_ * side_, side_, input_scale_, maps.input.get());
     const uint8_t* in = maps.input.get();
     for (size_t i = 0; i < before; ++i) {
       uint8_t* map = maps.maps[i].get();
@@ -185,7 +192,7 @@ bool Network::run(const Kernel& kernel, const uint8_t* patches, int64_t count, i
     const int64_t end = std::min(count, (index + 1) * kPerTask);
     for (int64_t first = index * kPerTask; first < end; first += kGroupSize) {
       const int some = static_cast<int>(std::min<int64_t>(kGroupSize, end - first));
-      run_group(kernel, patches + first * kPatchPixels, some, *mine, sums.data());
+      run_group(kernel, patches + first * side_ * side_, some, *mine, sums.data());
       output(first, some, sums.data());
     }
   };

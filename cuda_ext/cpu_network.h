@@ -15,8 +15,6 @@
 
 namespace bindesc {
 
-constexpr int kPatchSide = 32;
-constexpr int kPatchPixels = kPatchSide * kPatchSide;
 constexpr int kInputZero = 128;  // what a normalised value of 0 becomes in the first layer's input
 
 // A layer as Python has it. All but the last are 3x3 convolutions with a border of one; the last
@@ -35,12 +33,13 @@ class Network {
   // Throws std::invalid_argument if the layers do not fit each other.
   Network(const std::vector<LayerSpec>& layers, float input_scale);
 
+  int side() const { return side_; }  // of a patch, as strides and the last window make it
   int outputs() const { return layers_.back().convolution().channels; }
 
   // What becomes of patches [first, first + count): `sums` is [count][outputs].
   using Output = std::function<void(int64_t first, int count, const int32_t* sums)>;
 
-  // Runs [count][32][32] patches; `output` is called from several threads. False if stopped.
+  // Runs [count][side][side] patches; `output` is called from several threads. False if stopped.
   bool run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads, Stop& stop,
            const Output& output) const;
 
@@ -68,6 +67,7 @@ class Network {
 
   std::vector<Layer> layers_;
   float input_scale_;
+  int side_;
 };
 
 // A bit is sum >= 0, the first in the most significant place: [count][outputs] sums to

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from bindesc.models.integer import (
     to_tensors,
 )
 from bindesc.models.integer_torch import IntegerNet, quantise
+from bindesc.models.orientation import OrientationNet
 from bindesc.packing import pack_bits
 from bindesc.runtime import Runtime
-from bindesc.weights import golden_patches, load_model, save_model
+from bindesc.weights import golden_patches, load_model, read_model, save_model
 
 SHAPES = [
     CompactConfig(channels=(16, 16), strides=(2, 2), bits=64),
@@ -82,6 +84,37 @@ def test_torch_equals_numpy(layers):
     patches = varied(33)
     found = IntegerNet(layers)(torch.from_numpy(patches))
     assert (found.numpy() == activations(layers, patches)).all()
+
+
+def turning(channels=(16, 24, 40), seed=0):
+    """An orientation network with statistics and directions of its own."""
+    torch.manual_seed(seed)
+    network = OrientationNet(channels).train()
+    torch.nn.init.normal_(network.layers[-2].weight, std=0.1)
+    for _ in range(3):
+        network(torch.from_numpy(varied(64)[:, ::2, ::2]).float()[:, None])
+    return network.eval()
+
+
+@pytest.mark.parametrize("isa", [name for name, usable in _cpu.isas().items() if usable])
+def test_an_orientation_network_is_the_same_everywhere(isa, monkeypatch):
+    monkeypatch.setenv("BINDESC_ISA", isa)
+    patches = np.ascontiguousarray(varied(40)[:, ::2, ::2])
+    layers = quantise(turning(), patches, one_unit=True)
+    expected = activations(layers, patches)
+    assert (core(layers).activations(patches, 2) == expected).all()
+    assert (IntegerNet(layers)(torch.from_numpy(patches)).numpy() == expected).all()
+
+
+def test_directions_in_integers_are_those_of_the_network():
+    patches = np.ascontiguousarray(varied(300)[5:, ::2, ::2])
+    network = turning()
+    with torch.no_grad():
+        x, y = network(torch.from_numpy(patches).float()[:, None]).numpy().T
+    found = activations(quantise(network, patches, one_unit=True), patches)
+    assert not found[:, 2:].any()
+    difference = np.degrees(np.arctan2(found[:, 1], found[:, 0]) - np.arctan2(y, x))
+    assert np.median(np.abs((difference + 180) % 360 - 180)) < 2
 
 
 def test_no_patch_gives_no_code(layers):
@@ -148,6 +181,29 @@ def test_a_model_file_runs_in_integers(tmp_path):
     assert (Runtime(path, "cpu:0").describe(patches) == expected).all()
 
 
+def test_a_model_file_holds_an_orientation(tmp_path):
+    network = trained(replace(SHAPES[0], orientation=(16, 16)))
+    network.orientation = turning((16, 16))
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(ValueError, match="calibration"):
+        save_model(path, network)
+    save_model(path, network, calibration=varied(64))
+    cpu, other = Runtime(path), Runtime(path, "cpu:0")
+    assert cpu.verify()
+    assert other.verify()
+    assert cpu.orienter is not None
+    manifest, tensors = read_model(path)
+    x = manifest.golden["directions"][0][0]
+    manifest.golden["directions"][0][0] = x + 1
+    cpu.manifest = manifest
+    assert not cpu.verify()
+    assert any(name.startswith("orientation.int8.") for name in tensors)
+    stored = load_model(path)[0]
+    assert torch.equal(
+        stored.orientation.layers[0].weight.half(), network.orientation.layers[0].weight.half()
+    )
+
+
 def test_describing_in_integers_needs_no_torch(tmp_path):
     path = tmp_path / "m.safetensors"
     save_model(path, trained(SHAPES[0]), calibration=varied(64))
@@ -188,7 +244,9 @@ def test_wrong_types_are_refused():
     network = core(quantise(trained(SHAPES[0]), varied(16)))
     with pytest.raises(TypeError):
         network.describe(np.zeros((2, 32, 32)), 1)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match=r"\(N, 32, 32\)"):
         network.describe(np.zeros((2, 31, 32), np.uint8), 1)
+    with pytest.raises(ValueError, match=r"\(N, 32, 32\)"):
+        network.activations(np.zeros((2, 16, 16), np.uint8), 1)
     with pytest.raises(ValueError, match="threads"):
         network.describe(np.zeros((2, 32, 32), np.uint8), 0)

@@ -158,8 +158,8 @@ def test_photos_are_split_as_a_whole(pairs):
 def test_negatives_are_other_places_or_points_apart(pairs):
     data = open_pairs(pairs)
     groups, _ = split_groups(data, 3)
-    patches, negative = draw_batch(data, groups, CONFIG, 0)
-    again, _ = draw_batch(data, groups, CONFIG, 0)
+    patches, negative, *_ = draw_batch(data, groups, CONFIG, 0)
+    again, *_ = draw_batch(data, groups, CONFIG, 0)
     assert patches.shape == (24, 2, 32, 32)
     assert (patches == again).all()
     assert (negative == negative.T).all()

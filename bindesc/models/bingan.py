@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .compact import centre_patches
 from .half_dropout import HalfDropout
+from .layers import centre_patches
 from .weight_norm import WeightNormConv2d, WeightNormConvTranspose2d
 
 NOISE = 100  # length of the generator's input

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .bingan import ToImages
-from .compact import convolutions, fold_batch_norm
+from .layers import convolutions, fold_batch_norm
 
 
 @dataclass(frozen=True)

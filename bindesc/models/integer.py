@@ -1,4 +1,4 @@
-"""The compact network in integers: the same bytes on every processor and for any batch.
+"""Small networks in integers: the same bytes on every processor and for any batch.
 
 A layer adds up products of uint8 activations and int8 weights in int32, exactly; a factor for each
 channel then turns the sums into the next layer's uint8 activations. The only other floating-point
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 INPUT_ZERO = 128  # what a normalised value of 0 becomes in the first layer's input
 INPUT_SCALE = 32.0  # what a deviation of 1 becomes there; values are cut at 127 / 32 = 3.97
+ORIENTATION_SIDE = 16  # of the orientation network's patches, which cover what the code's cover
 CHANNEL_BLOCK = 16  # channels come in multiples of this
 EXACT = 2**24  # float32 holds every integer below
 
-_PREFIX = "int8."
+CODES, ORIENTATION = "codes", "orientation"
+PARTS = {CODES: "int8.", ORIENTATION: "orientation.int8."}  # how tensors are named, by part
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,32 +47,38 @@ class IntegerLayer:
     stride: int
 
 
-def to_tensors(layers: Sequence[IntegerLayer]) -> dict[str, NDArray[Any]]:
-    """The layers as named arrays for a model file."""
+def to_tensors(layers: Sequence[IntegerLayer], part: str = CODES) -> dict[str, NDArray[Any]]:
+    """The layers as named arrays for a model file.
+
+    Args:
+        layers: of the network.
+        part: what the network is for, a key of :data:`PARTS`.
+    """
     tensors: dict[str, NDArray[Any]] = {}
     for i, layer in enumerate(layers):
-        tensors[f"{_PREFIX}{i}.weights"] = layer.weights
-        tensors[f"{_PREFIX}{i}.bias"] = layer.bias
-        tensors[f"{_PREFIX}{i}.stride"] = np.array(layer.stride, np.int32)
+        prefix = f"{PARTS[part]}{i}."
+        tensors[prefix + "weights"] = layer.weights
+        tensors[prefix + "bias"] = layer.bias
+        tensors[prefix + "stride"] = np.array(layer.stride, np.int32)
         if layer.multiplier is not None:
-            tensors[f"{_PREFIX}{i}.multiplier"] = layer.multiplier
+            tensors[prefix + "multiplier"] = layer.multiplier
     return tensors
 
 
 def is_integer(name: str) -> bool:
     """Whether a tensor of a model file belongs to :func:`from_tensors`."""
-    return name.startswith(_PREFIX)
+    return name.startswith(tuple(PARTS.values()))
 
 
-def from_tensors(tensors: Mapping[str, NDArray[Any]]) -> list[IntegerLayer]:
+def from_tensors(tensors: Mapping[str, NDArray[Any]], part: str = CODES) -> list[IntegerLayer]:
     """The inverse of :func:`to_tensors`; an empty list where there are no such arrays.
 
     Raises:
         ValueError: an array is missing, or has another type.
     """
     layers: list[IntegerLayer] = []
-    while f"{_PREFIX}{len(layers)}.weights" in tensors:
-        prefix = f"{_PREFIX}{len(layers)}."
+    while f"{PARTS[part]}{len(layers)}.weights" in tensors:
+        prefix = f"{PARTS[part]}{len(layers)}."
         try:
             layers.append(
                 IntegerLayer(
@@ -86,12 +94,12 @@ def from_tensors(tensors: Mapping[str, NDArray[Any]]) -> list[IntegerLayer]:
 
 
 def normalise(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Patches ``(N, 32, 32)`` uint8 to the first layer's input, the same shape, 1 to 255.
+    """Patches ``(N, S, S)`` uint8 to the first layer's input, the same shape, 1 to 255.
 
-    Mean 0 and deviation 1, as in :func:`bindesc.models.compact.normalise_patches`, times
+    Mean 0 and deviation 1, as in :func:`bindesc.models.layers.normalise_patches`, times
     ``INPUT_SCALE``, around ``INPUT_ZERO``.
     """
-    values = patches.reshape(len(patches), -1).astype(np.int64)
+    values = patches.reshape(len(patches), patches.shape[1] * patches.shape[2]).astype(np.int64)
     pixels = values.shape[1]
     total, squares = values.sum(1), (values * values).sum(1)
     variance = (pixels * squares - total * total).astype(np.float64) / pixels**2
@@ -128,10 +136,10 @@ def activations(layers: Sequence[IntegerLayer], patches: NDArray[np.uint8]) -> N
 
     Args:
         layers: of the network.
-        patches: ``(N, 32, 32)`` uint8.
+        patches: ``(N, S, S)`` uint8.
 
     Returns:
-        ``(N, bits)`` int32; bit = activation >= 0.
+        ``(N, outputs)`` int32; for a code, bit = activation >= 0.
     """
     maps = normalise(patches)[..., None]
     border = INPUT_ZERO
@@ -150,6 +158,8 @@ def quantise_layer(
     input_unit: float,
     output_unit: float | None,
     input_zero: int = 0,
+    *,
+    one_unit: bool = False,
 ) -> IntegerLayer:
     """A layer of real numbers in integers.
 
@@ -160,6 +170,7 @@ def quantise_layer(
         input_unit: what 1 in the input's integers is worth.
         output_unit: the same of the output; None for the last layer.
         input_zero: the integer of an input of 0.
+        one_unit: all channels' sums are worth the same, so that they can be compared.
 
     Returns:
         The layer, with O and I filled up to multiples of 16 by zeros (I = 1 stays), and each
@@ -176,6 +187,8 @@ def quantise_layer(
     reach = 255 * np.abs(weights).sum((1, 2, 3)) + np.abs(bias) / input_unit
     slack = height * width * inputs * 255  # what rounding can add
     unit = np.maximum(unit, reach / (EXACT - slack))
+    if one_unit:
+        unit[:] = unit.max()
     whole = np.clip(np.rint(weights / unit[:, None, None, None]), -127, 127).astype(np.int8)
     offset = np.rint(bias / (unit * input_unit)) - input_zero * whole.astype(np.int64).sum(
         (1, 2, 3)

@@ -1,4 +1,4 @@
-"""The integer network in torch: made from a trained one, and run on GPUs with the same bytes."""
+"""Networks in integers, in torch: made from a trained one, and run on GPUs with the same bytes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .compact import CompactNet, fold_batch_norm, normalise_patches
+from .compact import CompactNet
 from .integer import INPUT_SCALE, INPUT_ZERO, IntegerLayer, normalise, quantise_layer
+from .layers import fold_batch_norm, normalise_patches
+from .orientation import OrientationNet
 
 # Activations above this share of all are cut off.
 _KEPT = 0.9999
 
 
 @torch.no_grad()
-def quantise(model: CompactNet, patches: NDArray[np.uint8]) -> list[IntegerLayer]:
-    """A compact network in integers.
+def quantise(
+    model: CompactNet | OrientationNet, patches: NDArray[np.uint8], *, one_unit: bool = False
+) -> list[IntegerLayer]:
+    """A network in integers.
 
     Args:
         model: trained.
-        patches: ``(N, 32, 32)`` uint8 patches from the training data, a few hundred, that show how
+        patches: ``(N, S, S)`` uint8 patches from the training data, a few hundred, that show how
             large the activations get.
+        one_unit: whether outputs are compared with each other, and not with zero alone.
 
     Returns:
         The layers.
@@ -50,6 +55,7 @@ def quantise(model: CompactNet, patches: NDArray[np.uint8]) -> list[IntegerLayer
                 unit,
                 output_unit,
                 zero,
+                one_unit=last and one_unit,
             )
         )
         unit, zero = output_unit or 0.0, 0
@@ -57,7 +63,7 @@ def quantise(model: CompactNet, patches: NDArray[np.uint8]) -> list[IntegerLayer
 
 
 class IntegerNet(nn.Module):
-    """``(N, 32, 32)`` uint8 patches to ``(N, bits)`` float32 activations, all whole numbers.
+    """``(N, S, S)`` uint8 patches to ``(N, outputs)`` float32 activations, all whole numbers.
 
     The sums are whole numbers below 2^24, which float32 adds up exactly in any order, so that a
     GPU gives the same bytes as the CPU. Windows are unfolded and multiplied: the algorithms that

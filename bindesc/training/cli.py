@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ from .retrieval_cli import add_retrieval
 
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
+    from ..models.compact import CompactConfig
     from .phototour import Summary
 
+TURNABLE_MARGIN = 1.75  # a square turns in one 1.42 times as wide; the rest is for shifts
 PATCHES = "patches"  # in the folder of a run, the set that it made
 
 
@@ -62,6 +64,12 @@ def register(commands: Any) -> None:
     build.add_argument(
         "--support", type=float, default=1.0, help="patch side over the detector's (%(default)s)"
     )
+    build.add_argument(
+        "--turnable",
+        action="store_true",
+        help="wider patches, of pairs whose angles may differ by any amount: for the training of "
+        "an orientation and with noise",
+    )
     build.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     build.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     build.set_defaults(run=_build)
@@ -74,6 +82,19 @@ def register(commands: Any) -> None:
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
     compact.add_argument("--channels", default="", help="of each convolution, by comma")
     compact.add_argument("--strides", default="", help="of each convolution, by comma")
+    compact.add_argument(
+        "--orientation",
+        default="",
+        metavar="CHANNELS",
+        help="of each convolution of the orientation network, by comma (default: there is none)",
+    )
+    compact.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the views whose keypoints get errors in place, size and angle (%(default)s)",
+    )
     compact.set_defaults(run=_train_compact)
     _add_bingan(kinds)
     add_images(kinds)
@@ -152,6 +173,7 @@ def _build(args: argparse.Namespace) -> int:
         made = _build_phototour(args)
         print(f"{args.out}: {made.patches} patches of {made.points} points, {made.pairs} pairs")
         return 0
+    from .pairing import Tolerance
     from .pairs import PairSettings, build_pairs
 
     settings = PairSettings(
@@ -160,6 +182,8 @@ def _build(args: argparse.Namespace) -> int:
         pairs_per_view=args.pairs,
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
+        margin=TURNABLE_MARGIN if args.turnable else 1.0,
+        tolerance=Tolerance(turn=180.0) if args.turnable else Tolerance(),
         seed=args.seed,
     )
     summary = build_pairs(args.photos, args.out, settings, models=args.colmap, workers=args.workers)
@@ -188,16 +212,23 @@ def _build_phototour(args: argparse.Namespace) -> Summary:
 
 def _train_compact(args: argparse.Namespace) -> int:
     from ..models.compact import CompactConfig
+    from .frames import FrameNoise
     from .metric import WEIGHTS, MetricConfig, train
     from .pairs import open_pairs
 
-    model = CompactConfig(support=open_pairs(args.pairs).settings.support)
-    if args.channels:
-        model = replace(model, channels=tuple(int(c) for c in args.channels.split(",")))
-    if args.strides:
-        model = replace(model, strides=tuple(int(s) for s in args.strides.split(",")))
+    model = _compact_config(args.init, open_pairs(args.pairs).settings.support)
+    shape = {
+        name: tuple(int(number) for number in text.split(","))
+        for name in ("channels", "strides", "orientation")
+        if (text := getattr(args, name))
+    }
+    model = CompactConfig(**asdict(model) | shape)
     config = MetricConfig(
-        model=model, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed
+        model=model,
+        steps=args.steps,
+        learning_rate=args.learning_rate,
+        noise=FrameNoise(share=args.noise),
+        seed=args.seed,
     )
     scores = train(
         args.pairs,
@@ -209,6 +240,17 @@ def _train_compact(args: argparse.Namespace) -> int:
     )
     print_scores(args.out / WEIGHTS, scores)
     return 0
+
+
+def _compact_config(initial: str | None, support: float) -> CompactConfig:
+    """The default network, or that of the model to start from."""
+    from ..models.compact import CompactConfig
+    from ..weights import load_model
+
+    network = None if initial is None else load_model(initial)[0]
+    config = getattr(network, "config", None)
+    known = config if isinstance(config, CompactConfig) else CompactConfig()
+    return replace(known, support=support)
 
 
 def _train_bingan(args: argparse.Namespace) -> int:

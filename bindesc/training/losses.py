@@ -113,6 +113,23 @@ def activation_correlation(f: Tensor, h: Tensor, beta: float = 2.0) -> Tensor:
     return product[_pairs(product)].mean()
 
 
+def orientation_loss(first: Tensor, second: Tensor, turn: Tensor) -> Tensor:
+    """Whether the orientations of two views of a point agree once one view is carried over.
+
+    The mean of ``1 - cos(angle(first) - angle(second) - turn)``, each at most 1.2, so that points
+    that have no orientation do not count for much.
+
+    Args:
+        first: ``(N,)`` angles in the first view, against those that the detector gave, radians.
+        second: the same of the second view.
+        turn: ``(N,)`` the detector's angle in the second view less that of the first carried there.
+
+    Returns:
+        Scalar, 0 to 1.2.
+    """
+    return (1 - torch.cos(first - second - turn)).clamp(max=1.2).mean()
+
+
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Two-class loss of a discriminator with K logits and an implied class "generated".
 

@@ -1,10 +1,14 @@
-"""Metric learning of the compact network: hardest-in-batch triplets on relaxed bits."""
+"""Metric learning of the compact network: hardest-in-batch triplets on relaxed bits.
+
+The orientation network, where there is one, learns from the same triplets, through the rotation of
+the patches, and from the known turn between the two views.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.compact import CompactConfig, CompactNet
+from ..patches import PATCH_SIDE
 from ..weights import load_weights, save_model
 from .descent import descend
-from .losses import hardest_triplet, relax_bits
-from .pairs import PairSet, open_pairs
+from .frames import FrameNoise, cut, draw_frames, reduce, turn_frames
+from .losses import hardest_triplet, orientation_loss, relax_bits
+from .pairs import PairSet, centre, open_pairs
 from .run import Run
 from .validation import validate
 
@@ -37,6 +43,8 @@ class MetricConfig:
         weight_decay: decoupled weight decay.
         margin: of the triplet loss.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
+        orientation_weight: of the orientation's own loss.
+        noise: added to the keypoints.
         near: points of one photo closer than this are not used as negatives, pixels.
         held_out_every: one photo in so many is kept for validation, one at least.
         seed: of the weights and of the batches.
@@ -51,6 +59,8 @@ class MetricConfig:
     weight_decay: float = 1e-4
     margin: float = 1.0
     sharpness: tuple[float, float] = (1.0, 2.0)
+    orientation_weight: float = 0.3
+    noise: FrameNoise = field(default_factory=FrameNoise)
     near: float = 5.0
     held_out_every: int = 16
     seed: int = 0
@@ -69,15 +79,27 @@ def split_groups(data: PairSet, held_out_every: int) -> tuple[NDArray[np.intp], 
     return np.flatnonzero(~first & ~second), np.flatnonzero(first & (data.partner == ""))
 
 
-def draw_batch(
-    data: PairSet, groups: NDArray[np.intp], config: MetricConfig, step: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The batch of one step, a function of the seed and the step alone.
+class Batch(NamedTuple):
+    """What one step learns from.
 
-    Returns:
-        ``(N, 2, 32, 32)`` uint8 patches, half of them mirrored, and ``(N, N)`` bool: which pairs
-        may be negatives, because they show different places or points of one photo that lie apart.
+    Attributes:
+        patches: ``(N, 2, S, S)`` uint8, half of the pairs mirrored.
+        negative: ``(N, N)`` bool, which pairs may be negatives, because they show different places
+            or points of one photo that lie apart.
+        turn: ``(N,)`` float32, radians, see :class:`bindesc.training.pairs.Pairs`.
+        frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
+        errors: ``(N, 2, 2)`` float32, directions that they are turned to at last.
     """
+
+    patches: NDArray[np.uint8]
+    negative: NDArray[np.bool_]
+    turn: NDArray[np.float32]
+    frames: NDArray[np.float32]
+    errors: NDArray[np.float32]
+
+
+def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, step: int) -> Batch:
+    """The batch of one step, a function of the seed and the step alone."""
     rng = np.random.default_rng([config.seed, step])
     chosen = rng.choice(groups, config.photos, replace=len(groups) < config.photos)
     rows = [
@@ -92,10 +114,13 @@ def draw_batch(
     apart = ((xy[:, None] - xy) ** 2).sum(-1) > config.near**2
     same_view = group[:, None] == group
     negative = np.where(same_view, apart, scene[:, None] != scene)
-    patches = data.patches[row]
+    patches, turn = data.patches[row], np.radians(data.turn[row])
     mirrored = rng.random(len(row)) < 0.5
-    patches[mirrored] = patches[mirrored, :, :, ::-1]
-    return patches, negative
+    # Top to bottom, so that the detector's orientation still points to the right.
+    patches[mirrored] = patches[mirrored, :, ::-1]
+    turn[mirrored] *= -1
+    frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
+    return Batch(patches, negative, turn, frames, errors)
 
 
 def train(
@@ -129,6 +154,10 @@ def train(
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
+    if (config.model.orientation or config.noise.share) and data.settings.margin <= 1:
+        raise ValueError(
+            f"{data_folder}: an orientation and noise need a set that was made with --turnable"
+        )
     with Run(output, resume=resume) as run:
         torch.manual_seed(config.seed)
         model = CompactNet(config.model)
@@ -138,7 +167,7 @@ def train(
         scores = descend(
             run,
             model,
-            lambda step: _loss(model, *draw_batch(data, training, config, step), config, step),
+            lambda step: _loss(model, draw_batch(data, training, config, step), config, step),
             steps=config.steps,
             learning_rate=config.learning_rate,
             warmup=config.warmup,
@@ -156,26 +185,31 @@ def calibration_patches(data: PairSet, groups: NDArray[np.intp]) -> NDArray[np.u
     """Patches that are spread evenly over some groups, ``(N, 32, 32)`` uint8, about a thousand."""
     rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
     chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
-    return data.patches[chosen].reshape(-1, *data.patches.shape[2:])
+    return centre(data.patches[chosen]).reshape(-1, PATCH_SIDE, PATCH_SIDE)
 
 
-def _loss(
-    model: CompactNet,
-    patches: NDArray[np.uint8],
-    negative: NDArray[np.bool_],
-    config: MetricConfig,
-    step: int,
-) -> Tensor:
+def _loss(model: CompactNet, batch: Batch, config: MetricConfig, step: int) -> Tensor:
     # First all first patches, then all second ones.
-    images = torch.from_numpy(np.ascontiguousarray(patches.swapaxes(0, 1))).float()
-    images = images.reshape(-1, 1, 32, 32)
+    patches, frames, errors = (
+        torch.from_numpy(np.concatenate(array.swapaxes(0, 1)))
+        for array in (batch.patches, batch.frames, batch.errors)
+    )
+    wide = patches[:, None].float()
+    own_loss = torch.zeros(())
+    if model.orientation is not None:
+        with torch.autocast("cpu", torch.bfloat16):
+            directions = model.orientation(reduce(cut(wide, frames))).float()
+        frames = turn_frames(frames, directions)
+        first, second = torch.atan2(frames[:, 1, 0], frames[:, 0, 0]).chunk(2)
+        own_loss = orientation_loss(first, second, torch.from_numpy(batch.turn))
     with torch.autocast("cpu", torch.bfloat16):
-        activations = model(images)
+        activations = model(cut(wide, turn_frames(frames, errors)))
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
     codes = relax_bits(activations.float(), sharpness)
     first, second = codes.chunk(2)
-    return hardest_triplet(first, second, torch.from_numpy(negative), config.margin)
+    triplets = hardest_triplet(first, second, torch.from_numpy(batch.negative), config.margin)
+    return triplets + config.orientation_weight * own_loss
 
 
 def _checkpoint(run: Run, config: MetricConfig) -> dict[str, Any]:

@@ -70,16 +70,26 @@ def frame_differences(
     _, side_a, angle_a = first
     xy_b, side_b, angle_b = second
     side_a = side_a * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
-    radians = np.radians(angle_a)
-    direction = np.einsum(
-        "nij,nj->ni", carried.jacobian, np.stack([np.cos(radians), np.sin(radians)], 1)
-    )
-    angle_a = np.degrees(np.arctan2(direction[:, 1], direction[:, 0]))
+    angle_a = carry_angles(angle_a, carried)
     return Differences(
         np.linalg.norm(carried.xy[:, None] - xy_b, axis=2) / side_b,
         np.abs(np.log(np.maximum(side_a[:, None], 1e-6) / side_b)),
-        np.abs((angle_a[:, None] - angle_b + 180) % 360 - 180),
+        np.abs(wrap_degrees(angle_a[:, None] - angle_b)),
     )
+
+
+def carry_angles(angle: NDArray[np.float32], carried: Carried) -> NDArray[np.float64]:
+    """Where ``(N,)`` orientations of one view, degrees, point in the other one, -180 to 180."""
+    radians = np.radians(angle)
+    direction = np.einsum(
+        "nij,nj->ni", carried.jacobian, np.stack([np.cos(radians), np.sin(radians)], 1)
+    )
+    return np.degrees(np.arctan2(direction[:, 1], direction[:, 0]))
+
+
+def wrap_degrees(angle: NDArray) -> NDArray:
+    """The same angles in [-180, 180)."""
+    return (angle + 180) % 360 - 180
 
 
 def pair_keypoints(

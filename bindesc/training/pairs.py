@@ -3,8 +3,8 @@
 The second view is made from the same photo, or is another photo of the place, if a COLMAP
 reconstruction ties them together. Detecting again, instead of carrying keypoints over, shows a
 network the errors of position, scale and orientation that the detector really makes. A set is a
-folder: ``patches.npy`` and ``xy.npy`` (memory-mapped), and ``set.json`` with the groups and the
-settings. A group is one pair of views.
+folder: ``patches.npy`` (memory-mapped), ``xy.npy`` and ``turn.npy``, and ``set.json`` with the
+groups and the settings. A group is one pair of views.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from ..files import atomic_folder
 from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
 from ..patches import PATCH_SIDE, extract_patches
-from .pairing import Tolerance, pair_keypoints
+from .pairing import Tolerance, carry_angles, pair_keypoints, wrap_degrees
 from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
 
 
@@ -41,7 +42,9 @@ class PairSettings:
         min_pairs: views with fewer pairs are dropped.
         detectors: detectors to draw from, one a view pair; repeat a name to weight it.
         keypoints: keypoints detected in each view.
-        support: side of the patch over the detector's scale factor.
+        support: side of the described patch over the detector's scale factor.
+        margin: side of the stored patch over that of the described one; above 1, training can turn
+            and shift what it cuts out of it.
         sides: range of the photo's longer side after resizing, pixels.
         warped: share of the view pairs in which the second one is seen by a homography.
         tolerance: how far the keypoints of a pair may differ.
@@ -55,16 +58,35 @@ class PairSettings:
     detectors: tuple[str, ...] = ("orb",)
     keypoints: int = 1500
     support: float = 1.0
+    margin: float = 1.0
     sides: tuple[int, int] = (400, 1024)
     warped: float = 0.6
     tolerance: Tolerance = field(default_factory=Tolerance)
     seed: int = 0
 
+    @property
+    def side(self) -> int:
+        """Of a stored patch, S, samples."""
+        return 2 * round(PATCH_SIDE * self.margin / 2)
 
-def pairs_of_views(
-    views: Views, settings: PairSettings, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """One group: ``(K, 2, 32, 32)`` patches and ``(K, 2)`` positions in the first view."""
+
+class Pairs(NamedTuple):
+    """Pairs of two views.
+
+    Attributes:
+        patches: ``(K, 2, S, S)`` uint8.
+        xy: ``(K, 2)`` float32, position in the first view, pixels.
+        turn: ``(K,)`` float32, degrees in [-180, 180): the orientation found in the second view
+            less that of the first view carried there.
+    """
+
+    patches: NDArray[np.uint8]
+    xy: NDArray[np.float32]
+    turn: NDArray[np.float32]
+
+
+def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generator) -> Pairs:
+    """The pairs of one group."""
     name = settings.detectors[rng.integers(len(settings.detectors))]
     detector = create_detector(name, settings.keypoints)
     points = []
@@ -77,13 +99,17 @@ def pairs_of_views(
     pairs = pair_keypoints(points[0], points[1], carried, settings.tolerance)
     if len(pairs) > settings.pairs_per_view:
         pairs = pairs[np.sort(rng.permutation(len(pairs))[: settings.pairs_per_view])]
-    patches = np.empty((len(pairs), 2, PATCH_SIDE, PATCH_SIDE), np.uint8)
+    patches = np.empty((len(pairs), 2, settings.side, settings.side), np.uint8)
+    scale = settings.support * settings.side / PATCH_SIDE
     for which, (view, (xy, side, angle)) in enumerate(zip(views[:2], points, strict=True)):
         chosen = pairs[:, which]
         patches[:, which], _ = extract_patches(
-            view, xy[chosen], side[chosen], angle[chosen], scale=settings.support
+            view, xy[chosen], side[chosen], angle[chosen], scale=scale, side=settings.side
         )
-    return patches, points[0][0][pairs[:, 0]]
+    turn = wrap_degrees(
+        points[1][2][pairs[:, 1]] - carry_angles(points[0][2], carried)[pairs[:, 0]]
+    )
+    return Pairs(patches, points[0][0][pairs[:, 0]], turn.astype(np.float32))
 
 
 class _Task(NamedTuple):
@@ -96,8 +122,7 @@ class _Task(NamedTuple):
 
 
 class _Group(NamedTuple):
-    patches: NDArray[np.uint8]
-    xy: NDArray[np.float32]
+    pairs: Pairs
     partner: Path | None
 
 
@@ -111,17 +136,17 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
         for view in range(settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
             views = made_views(photo, settings.sides, settings.warped, rng)
-            groups.append(_Group(*pairs_of_views(views, settings, rng), None))
+            groups.append(_Group(pairs_of_views(views, settings, rng), None))
         for view, partner in enumerate(partners, settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
             other = to_gray(read_image(partner.path))
             check_shape(path, photo, partner.shapes[0])
             check_shape(partner.path, other, partner.shapes[1])
             views = taken_views(photo, other, partner, settings.sides, rng)
-            groups.append(_Group(*pairs_of_views(views, settings, rng), partner.path))
+            groups.append(_Group(pairs_of_views(views, settings, rng), partner.path))
     except ImageError as error:
         return number, [], str(error)
-    return number, [group for group in groups if len(group.xy) >= settings.min_pairs], ""
+    return number, [group for group in groups if len(group.pairs.xy) >= settings.min_pairs], ""
 
 
 def build_pairs(
@@ -160,17 +185,18 @@ def build_pairs(
     skipped: dict[str, str] = {}
     count = 0
     with atomic_folder(output) as partial:
-        raw_patches, raw_xy = partial / "raw.patches", partial / "raw.xy"
-        with raw_patches.open("wb") as patch_file, raw_xy.open("wb") as xy_file:
+        raw = [partial / f"raw.{name}" for name in Pairs._fields]
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("wb")) for path in raw]
             for index, found, message in _run(photos, partners, settings, workers):
                 path = photos[index].relative_to(folder)
                 if not found:
                     few = f"fewer than {settings.min_pairs} pairs in every view"
                     skipped[str(path)] = message or few
-                for patches, xy, partner in found:
-                    patch_file.write(patches.tobytes())
-                    xy_file.write(xy.astype(np.float32).tobytes())
-                    end = count + len(xy)
+                for pairs, partner in found:
+                    for file, array in zip(files, pairs, strict=True):
+                        file.write(array.tobytes())
+                    end = count + len(pairs.xy)
                     source = {
                         "photo": str(path),
                         "partner": "" if partner is None else str(partner.relative_to(folder)),
@@ -180,9 +206,10 @@ def build_pairs(
                     count = end
         if not count:
             raise ImageError(f"{folder}: none of {len(photos)} photos gave enough pairs: {skipped}")
-        shape = (count, 2, PATCH_SIDE, PATCH_SIDE)
-        raw_to_npy(raw_patches, partial / "patches.npy", np.uint8, shape)
-        raw_to_npy(raw_xy, partial / "xy.npy", np.float32, (count, 2))
+        shape = (count, 2, settings.side, settings.side)
+        raw_to_npy(raw[0], partial / "patches.npy", np.uint8, shape)
+        raw_to_npy(raw[1], partial / "xy.npy", np.float32, (count, 2))
+        raw_to_npy(raw[2], partial / "turn.npy", np.float32, (count,))
         summary = {
             "settings": asdict(settings),
             "count": count,
@@ -214,13 +241,21 @@ def raw_to_npy(raw: Path, target: Path, dtype: Any, shape: tuple[int, ...]) -> N
     raw.unlink()
 
 
+def centre(wide: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The patches ``(..., 32, 32)`` in the middle of ``(..., S, S)`` ones: a view."""
+    margin = (wide.shape[-1] - PATCH_SIDE) // 2
+    inner = slice(margin, margin + PATCH_SIDE)
+    return wide[..., inner, inner]
+
+
 @dataclass(frozen=True, eq=False)
 class PairSet:
     """A set on disk, opened for reading.
 
     Attributes:
-        patches: ``(P, 2, 32, 32)`` uint8, memory-mapped.
+        patches: ``(P, 2, S, S)`` uint8, memory-mapped; S is ``settings.side``.
         xy: ``(P, 2)`` float32, position in the first view, pixels.
+        turn: ``(P,)`` float32, see :class:`Pairs`.
         start, end: ``(G,)`` int64, the span of pairs of each group.
         photo, partner, scene: ``(G,)`` str, where each group comes from; ``partner`` is "" if
             both views are of one photo.
@@ -229,6 +264,7 @@ class PairSet:
 
     patches: NDArray[np.uint8]
     xy: NDArray[np.float32]
+    turn: NDArray[np.float32]
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     photo: NDArray[np.str_]
@@ -253,6 +289,7 @@ def open_pairs(folder: Path) -> PairSet:
     return PairSet(
         patches=np.load(folder / "patches.npy", mmap_mode="r"),
         xy=np.load(folder / "xy.npy"),
+        turn=np.load(folder / "turn.npy"),
         start=np.array([g["start"] for g in groups]),
         end=np.array([g["end"] for g in groups]),
         photo=np.array([g["photo"] for g in groups]),

@@ -24,7 +24,7 @@ from ..folder import find_images
 from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .brown import open_brown
-from .pairs import PairSet, PairSettings, build_pairs, open_pairs, raw_to_npy
+from .pairs import PairSet, PairSettings, build_pairs, centre, open_pairs, raw_to_npy
 
 HELD_OUT = "held_out"
 _HELD_OUT_PAIRS = 2000  # about so many in all
@@ -150,7 +150,9 @@ def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
         raise FileNotFoundError(f"{folder}: no set of patches")
     summary = json.loads((folder / "set.json").read_text())
     patches = np.load(folder / "patches.npy", mmap_mode="r")
-    return patches.reshape(-1, PATCH_SIDE, PATCH_SIDE), float(summary["settings"]["support"])
+    return centre(patches).reshape(-1, PATCH_SIDE, PATCH_SIDE), float(
+        summary["settings"]["support"]
+    )
 
 
 def open_held_out(folder: Path) -> PairSet | None:

@@ -12,6 +12,7 @@ from torch import nn
 from ..matching import nearest
 from ..packing import pack_bits
 from ..weights import save_model
+from .frames import oriented
 from .pairs import PairSet
 from .run import Run, read_log
 from .scores import bit_bias, false_positive_rate, pair_distances
@@ -25,7 +26,8 @@ def validate(model: nn.Module, data: PairSet, groups: NDArray[np.intp]) -> dict[
     """How well codes tell pairs, on at most 64 of the groups.
 
     Args:
-        model: ``(N, 1, 32, 32)`` float, 0 to 255, to activations; it is left in training mode.
+        model: ``(N, 1, 32, 32)`` float, 0 to 255, to activations; it is left in training mode. If
+            it has an orientation network, patches are turned as that says.
         data: the pairs.
         groups: which groups of it, at least one.
 
@@ -41,8 +43,8 @@ def validate(model: nn.Module, data: PairSet, groups: NDArray[np.intp]) -> dict[
     right, ones, matched, unmatched = 0, [], [], []
     for group in groups[:: max(len(groups) // _GROUPS, 1)][:_GROUPS]:
         span = slice(data.start[group], data.end[group])
-        patches = torch.tensor(data.patches[span], device=device).float()
-        bits = (model(patches.reshape(-1, 1, 32, 32)) >= 0).cpu().numpy()
+        wide = torch.tensor(data.patches[span], device=device).float()
+        bits = (model(oriented(model, wide.flatten(0, 1)[:, None])) >= 0).cpu().numpy()
         first, second = pack_bits(bits[0::2]), pack_bits(bits[1::2])
         index = np.arange(len(first))
         right += int((nearest(first, second).index[:, 0] == index).sum())

@@ -1,0 +1,59 @@
+"""Patches cut out of wider ones."""
+
+import cv2
+import numpy as np
+import torch
+from pictures import textured_gray
+
+from bindesc.patches import extract_patches
+from bindesc.training.frames import FrameNoise, cut, draw_frames, oriented, reduce, turn_frames
+
+
+def wide_and_patch(turn=0.0, zoom=1.0, offset=(0.0, 0.0)):
+    """A wide patch around a point, and the patch that a keypoint so displaced would get."""
+    image = cv2.GaussianBlur(textured_gray(240, 320), (0, 0), 2)
+    xy = np.array([[160.5, 120.5]], np.float32)
+    wide, _ = extract_patches(image, xy, np.float32([56]), np.float32([0]), side=56)
+    moved, side = xy + np.float32(offset), np.float32([32 * zoom])
+    expected, _ = extract_patches(image, moved, side, np.float32([turn]))
+    return torch.from_numpy(wide).float()[None], expected[0]
+
+
+def test_a_frame_cuts_what_the_displaced_keypoint_would_get():
+    wide, expected = wide_and_patch(30.0, 1.1, (2.0, -1.5))
+    frame = torch.tensor([[[1.1, 0, 2.0], [0, 1.1, -1.5]]])
+    radians = np.radians(30)
+    direction = torch.tensor([[3 * np.cos(radians), 3 * np.sin(radians)]]).float()
+    found = cut(wide, turn_frames(frame, direction))[0, 0]
+    assert np.abs(found.numpy() - expected).max() < 4
+
+
+def test_the_upright_frame_is_the_centre():
+    wide, expected = wide_and_patch()
+    assert (cut(wide, torch.eye(2, 3)[None])[0, 0].numpy() - expected).max() < 1e-2
+    assert torch.equal(oriented(torch.nn.Identity(), wide), wide[..., 12:44, 12:44])
+    assert reduce(wide[..., 12:44, 12:44]).shape == (1, 1, 16, 16)
+
+
+def test_oriented_patches_are_turned():
+    wide, expected = wide_and_patch(90.0)
+    network = torch.nn.Identity()
+    network.orientation = lambda small: torch.tensor([[0.0, 2.0]]).expand(len(small), 2)
+    assert np.abs(oriented(network, wide)[0, 0].numpy() - expected).max() < 1
+
+
+def test_noise_falls_on_its_share_of_the_groups():
+    rng = np.random.default_rng(0)
+    noise = FrameNoise(share=0.25)
+    frames, errors = draw_frames(rng, noise, 400, 16)
+    same = (frames == np.eye(2, 3)).all((1, 2, 3)).reshape(400, 16)
+    assert (same.all(1) | ~same.any(1)).all()
+    assert 0.2 < (~same.all(1)).mean() < 0.3
+    noisy = ~same.ravel()
+    assert abs(frames[noisy][..., 2].std() / 32 - noise.offset) < 0.003
+    assert abs(np.log(frames[noisy][..., 0, 0]).std() - noise.scale) < 0.005
+    turn = np.degrees(np.arctan2(errors[noisy][..., 1], errors[noisy][..., 0]))
+    assert abs(turn.std() - noise.turn) < 0.5
+    assert (errors[~noisy] == [1, 0]).all()
+    frames, errors = draw_frames(rng, FrameNoise(), 4, 4)
+    assert (frames == np.eye(2, 3)).all()
