@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 import bindesc
-from bindesc.detectors import to_arrays
+from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
-from bindesc.patches import extract_patches
-from bindesc.weights import list_models, load_model
+from bindesc.patches import PatchCutter
+from bindesc.runtime import Runtime
+from bindesc.weights import list_models, load_model, read_model
 
 from .common import Contender, measure, write_results
 from .photos import vga_photo
@@ -52,31 +53,36 @@ def run(nfeatures: int) -> dict[str, Any]:
     """Check and time everything for one number of keypoints."""
     gray = vga_photo()
     orb = cv2.ORB.create(nfeatures)
-    extractors = {
-        name: bindesc.create(model=name, nfeatures=nfeatures)
-        for name in (DEFAULT_MODEL, *list_models())
-        if name.startswith(DEFAULT_MODEL)
-    }
-    default = extractors[DEFAULT_MODEL]
+    default = bindesc.create(nfeatures=nfeatures)
+    runtime = Runtime(DEFAULT_MODEL)
     keypoints = default.detect(gray)
     count = len(keypoints)
     xy, size, angle, _ = to_arrays(keypoints)
-    patches, _ = extract_patches(gray, xy, size, angle)
+    scale = SCALE_FACTORS["orb"] * runtime.support
+    cutter = PatchCutter(gray)
+    patches, _ = cutter.cut(xy, size, angle, scale=scale)
     codes = _shape(count, 32)
     contenders = {
         "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
         "of which patches": Contender(
-            lambda: extract_patches(gray, *to_arrays(keypoints)[:3]), _anything
+            lambda: PatchCutter(gray).cut(xy, size, angle, scale=scale), _anything
         ),
-        "of which network": Contender(lambda: default.describe(patches), codes),
+        "of which network": Contender(lambda: runtime.describe(patches), codes),
     }
-    for name, extractor in extractors.items():
-        if name != DEFAULT_MODEL:
-            contenders[f"network of {name}"] = Contender(
-                partial(extractor.describe, patches), codes
+    orienter = runtime.orienter
+    if orienter is not None:
+        contenders["of which orientation"] = Contender(
+            lambda: orienter.turn(cutter, xy, size, angle, scale), _anything
+        )
+    for name in list_models():
+        if name != DEFAULT_MODEL and read_model(name)[0].architecture == "compact":
+            extractor = bindesc.create(model=name, nfeatures=nfeatures)
+            contenders[f"{name}, detectAndCompute"] = Contender(
+                partial(extractor.detectAndCompute, gray, None), codes
             )
+            contenders[f"{name}, network"] = Contender(partial(extractor.describe, patches), codes)
     network: Any = load_model(DEFAULT_MODEL)[0]
     floats = network.for_inference().to(memory_format=torch.channels_last)
     for name, other, columns in (

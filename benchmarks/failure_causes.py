@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from bindesc.detectors import SCALE_FACTORS, to_arrays
-from bindesc.patches import extract_patches
+from bindesc.orientation import Orienter
+from bindesc.patches import PatchCutter
 from bindesc.reference import hamming
 from bindesc.training.pairing import Carried, Differences, Tolerance, frame_differences
 
@@ -29,7 +30,7 @@ ALIKE = 40  # bits of 256: about as near as most pairs that are found
 CORRELATED = 0.5
 
 CAUSES = {
-    "angle": f"the detector's two angles differ by more than {LIMITS.turn:.0f} degrees",
+    "angle": f"the two angles that the model uses differ by more than {LIMITS.turn:.0f} degrees",
     "scale": f"its two sizes differ by more than {LIMITS.scale:g} times",
     "position": f"its two positions differ by more than {LIMITS.offset:.0%} of the patch",
     "look-alike": f"another place of the same photo has a code within {ALIKE} bits",
@@ -45,8 +46,8 @@ class Seen:
     Attributes:
         xy: ``(N, 2)`` float32, pixels.
         side: ``(N,)`` of the detector's patch, pixels.
-        angle: ``(N,)`` degrees.
-        patches: ``(N, 32, 32)`` uint8, as wide as the model sees them.
+        angle: ``(N,)`` degrees: the detector's, turned by the model if it does that.
+        patches: ``(N, 32, 32)`` uint8, as the model sees them.
         codes: ``(N, B)`` uint8.
     """
 
@@ -92,13 +93,19 @@ class Findable:
     turn: NDArray[np.float64]
 
 
-def see(gray: NDArray[np.uint8], descriptor: Descriptor, support: float) -> Seen:
+def see(
+    gray: NDArray[np.uint8],
+    descriptor: Descriptor,
+    support: float,
+    orienter: Orienter | None = None,
+) -> Seen:
     """Detect and describe the keypoints of an image.
 
     Args:
         gray: ``(H, W)`` uint8.
         descriptor: describes them all.
         support: side of the patches to show, over the detector's.
+        orienter: what the descriptor turns keypoints by, if anything.
 
     Raises:
         ValueError: the image has no keypoints, or the descriptor left some out.
@@ -108,7 +115,10 @@ def see(gray: NDArray[np.uint8], descriptor: Descriptor, support: float) -> Seen
         raise ValueError("an image without keypoints")
     xy, size, angle, _ = to_arrays(keypoints)
     side = size * np.float32(SCALE_FACTORS["orb"])
-    patches, _ = extract_patches(gray, xy, side, angle, scale=support)
+    cutter = PatchCutter(gray)
+    if orienter is not None:
+        angle = orienter.turn(cutter, xy, side, angle, support)
+    patches, _ = cutter.cut(xy, side, angle, scale=support)
     described = descriptor.describe(gray, keypoints)
     if len(described.index) != len(keypoints):
         raise ValueError(

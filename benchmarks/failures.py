@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.extractor import DEFAULT_MODEL
+from bindesc.orientation import Orienter
 from bindesc.runtime import Runtime
 from bindesc.training.pairing import carry_by_homography
 from bindesc.training.views import made_views
@@ -39,6 +40,20 @@ SIDES = (420, 520)  # of a made view's longer side, pixels
 VIEWS = 4  # of a photo
 
 
+class Model(NamedTuple):
+    """What describes keypoints, and how it cuts their patches."""
+
+    descriptor: Descriptor
+    support: float
+    orienter: Orienter | None
+
+
+def read_model(model: str) -> Model:
+    """A shipped model by name, or a file."""
+    runtime = Runtime(model)
+    return Model(bindesc_descriptor(model), runtime.support, runtime.orienter)
+
+
 class Compared(NamedTuple):
     """Two views and their pairs."""
 
@@ -47,23 +62,23 @@ class Compared(NamedTuple):
     pairs: Findable
 
 
-def of_set(name: str, folder: Path, descriptor: Descriptor, support: float) -> Iterator[Compared]:
+def of_set(name: str, folder: Path, model: Model) -> Iterator[Compared]:
     """Every pair of images of a set."""
     for scene in scenes(name, folder):
-        first = see(scene.reference, descriptor, support)
+        first = see(scene.reference, *model)
         for view in scene.views:
-            second = see(view.gray, descriptor, support)
+            second = see(view.gray, *model)
             carried = carry_by_homography(view.homography, first.xy)
             yield Compared(first, second, find_pairs(first, second, carried))
 
 
-def of_photos(descriptor: Descriptor, support: float) -> Iterator[Compared]:
+def of_photos(model: Model) -> Iterator[Compared]:
     """Made views of photos that scikit-image ships, always the same."""
     rng = np.random.default_rng(0)
     for photo in map(shipped_photo, PHOTOS):
         for _ in range(VIEWS):
             views = made_views(photo, SIDES, 0.6, rng)
-            first, second = (see(gray, descriptor, support) for gray in views[:2])
+            first, second = (see(gray, *model) for gray in views[:2])
             yield Compared(first, second, find_pairs(first, second, views.carry(first.xy)))
 
 
@@ -118,13 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         folder = data_folder()
-        descriptor, support = bindesc_descriptor(options.model), Runtime(options.model).support
+        model = read_model(options.model)
         rows = []
         for name in CHOSEN_ON:
             rng = np.random.default_rng(0)
             parts: list[Findable] = []
             examples: list[Example] = []
-            for compared in of_set(name, folder, descriptor, support):
+            for compared in of_set(name, folder, model):
                 parts.append(compared.pairs)
                 examples += draw_one_each(rng, *compared)
             rows += summarise(name, parts)
@@ -145,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(markdown(shown["header"], shown["rows"]))
     if options.save:
         rng = np.random.default_rng(0)
-        made = of_photos(descriptor, support)
+        made = of_photos(model)
         examples = [example for compared in made for example in draw_one_each(rng, *compared)]
         picture = RESULTS / f"{NAME}.png"
         settings = {

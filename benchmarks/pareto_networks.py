@@ -17,10 +17,10 @@ from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.models.compact import CompactConfig
 from bindesc.models.integer import is_integer
-from bindesc.patches import extract_patches
+from bindesc.orientation import extract_oriented
 from bindesc.runtime import Runtime
 from bindesc.training.metric import WEIGHTS
-from bindesc.weights import model_path, read_model
+from bindesc.weights import load_model, model_path, read_model
 
 from .common import Contender, Timing, measure
 from .descriptors import KEYPOINTS, detect
@@ -46,11 +46,11 @@ class Network:
 
     @property
     def shape(self) -> str:
-        """Channels and strides as one text."""
-        channels, strides = (
-            ",".join(map(str, values)) for values in (self.config.channels, self.config.strides)
-        )
-        return f"{channels} / {strides}"
+        """Channels and strides, and channels of the orientation network, as one text."""
+        parts = [self.config.channels, self.config.strides]
+        if self.config.orientation:
+            parts.append(self.config.orientation)
+        return " / ".join(",".join(map(str, part)) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Times:
     """How long a network, or ORB, takes on one number of threads.
 
     Attributes:
-        network: of describing the patches of all keypoints; None for ORB, which has none.
+        network: of describing the patches of all keypoints, without turning them; None for ORB,
+            which has none.
         whole: of ``detectAndCompute``.
     """
 
@@ -78,12 +79,9 @@ def read_network(model: str | Path, label: str | None = None) -> Network:
         raise ValueError(f"{path}: not a compact network that is stored in integers")
     if not Runtime(path).verify():
         raise ValueError(f"{path}: does not give the codes that its manifest says")
-    shape = manifest.config
-    config = CompactConfig(
-        tuple(shape["channels"]), tuple(shape["strides"]), shape["bits"], shape["support"]
-    )
+    network: Any = load_model(path)[0]
     named = path.parent.name if path.name == WEIGHTS else path.stem
-    return Network(label or named, path, config, manifest.command)
+    return Network(label or named, path, network.config, manifest.command)
 
 
 def read_networks(models: Iterable[str | Path]) -> list[Network]:
@@ -141,7 +139,8 @@ def _contenders(networks: Sequence[Network], gray: NDArray[np.uint8]) -> dict[st
     for network in networks:
         extractor = bindesc.create(model=network.path, nfeatures=KEYPOINTS)
         scale = SCALE_FACTORS["orb"] * network.config.support
-        patches, _ = extract_patches(gray, xy, size, angle, scale=scale)
+        orienter = Runtime(network.path).orienter
+        patches, _ = extract_oriented(orienter, gray, xy, size, angle, scale=scale)
         contenders[f"{network.label} network"] = _contender(partial(extractor.describe, patches))
         contenders[network.label] = _contender(partial(extractor.detectAndCompute, gray, None))
     return contenders

@@ -24,8 +24,8 @@ from bindesc import _cpu
 from bindesc.detectors import create_detector, detect, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.onnx_export import export_onnx
+from bindesc.orientation import extract_oriented
 from bindesc.packing import pack_bits, unpack_bits
-from bindesc.patches import extract_patches
 from bindesc.runtime import Runtime
 from bindesc.weights import load_model
 
@@ -116,7 +116,8 @@ def main() -> None:
     gray = vga_photo()
     runtime = Runtime(DEFAULT_MODEL)
     xy, size, angle, _ = to_arrays(detect(create_detector("orb", COUNT), gray, None, COUNT))
-    patches, _ = extract_patches(gray, xy, size, angle, scale=runtime.support)
+    support, orienter = runtime.support, runtime.orienter
+    patches, _ = extract_oriented(orienter, gray, xy, size, angle, scale=support)
     expected = unpack_bits(with_torch(torch.float32)(patches))
 
     def check(codes: NDArray[np.uint8]) -> None:

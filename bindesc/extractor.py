@@ -24,7 +24,7 @@ from .detectors import (
 )
 from .files import atomic_path
 from .image import check_mask, to_gray
-from .patches import PatchCutter
+from .orientation import extract_oriented
 from .runtime import Runtime
 from .types import Features
 
@@ -308,10 +308,9 @@ class BinDesc:
         angle: NDArray[np.float32],
     ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
         scale = self.settings.scale_factor * self._runtime.support
-        cutter = PatchCutter(gray)
-        if self._runtime.orienter is not None:
-            angle = self._runtime.orienter.turn(cutter, xy, size, angle, scale)
-        return cutter.cut(xy, size, angle, scale=scale, border=self.settings.border)
+        return extract_oriented(
+            self._runtime.orienter, gray, xy, size, angle, scale=scale, border=self.settings.border
+        )
 
 
 def _check_nfeatures(value: int) -> int:

@@ -7,6 +7,7 @@ points, and then few descriptors match. A small network looks at the patch and c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,23 @@ def turns(directions: NDArray[np.int32]) -> NDArray[np.float32]:
     # come that near to where rounding changes.
     steps = np.rint(np.arctan2(y, x) * (STEPS / (2 * np.pi)))
     return (steps * (360 / STEPS)).astype(np.float32)
+
+
+def extract_oriented(
+    orienter: Orienter | None,
+    gray: NDArray[np.uint8],
+    xy: NDArray[np.float32],
+    size: NDArray[np.float32],
+    angle: NDArray[np.float32],
+    *,
+    scale: float = 1.0,
+    border: Literal["pad", "drop"] = "pad",
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """:func:`bindesc.patches.extract_patches`, of keypoints that ``orienter`` turns first."""
+    cutter = PatchCutter(gray)
+    if orienter is not None:
+        angle = orienter.turn(cutter, xy, size, angle, scale)
+    return cutter.cut(xy, size, angle, scale=scale, border=border)
 
 
 class Orienter:
