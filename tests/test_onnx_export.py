@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bindesc.cli import main
+from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.onnx_export import export_onnx
-from bindesc.weights import WeightsError, golden_patches, load_model
+from bindesc.weights import WeightsError, golden_patches, load_model, save_model
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -18,6 +19,22 @@ def test_opencv_computes_the_same_activations(tmp_path, count):
     with torch.no_grad():
         expected = load_model("compact")[0](torch.from_numpy(patches)).numpy()
     assert np.abs(network.forward() - expected).max() < 1e-3
+
+
+def test_an_orientation_is_a_file_of_its_own(tmp_path):
+    torch.manual_seed(0)
+    network = CompactNet(CompactConfig((16, 16), (2, 2), orientation=(16, 16)))
+    torch.nn.init.normal_(network.orientation.layers[-2].weight)
+    model, path = tmp_path / "turns.safetensors", tmp_path / "turns.onnx"
+    save_model(model, network, calibration=golden_patches())
+    written = export_onnx(model, path)
+    assert written == [path, tmp_path / "turns.orientation.onnx"]
+    patches = golden_patches()[:5, None, ::2, ::2].astype(np.float32)
+    opencv = cv2.dnn.readNetFromONNX(str(written[1]))
+    opencv.setInput(patches)
+    with torch.no_grad():
+        expected = load_model(model)[0].orientation(torch.from_numpy(patches)).numpy()
+    assert np.abs(opencv.forward() - expected).max() < 1e-3
 
 
 def test_the_command_writes_the_file(tmp_path, capsys):

@@ -12,16 +12,17 @@ import pytest
 import torch
 from pictures import textured
 
+import bindesc
+from bindesc.cli import main
 from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig
+from bindesc.training.cli import TURNABLE_MARGIN
+from bindesc.training.frames import FrameNoise
 from bindesc.training.losses import hardest_triplet, relax_bits
 from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_groups, train
-from bindesc.training.pairs import (
-    PairSettings,
-    build_pairs,
-    open_pairs,
-)
+from bindesc.training.pairing import Tolerance
+from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
 from bindesc.weights import load_model
 
@@ -53,6 +54,14 @@ def pairs(photos, tmp_path_factory):
     return output
 
 
+@pytest.fixture(scope="module")
+def turnable(photos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("sets") / "turnable"
+    wide = replace(SETTINGS, margin=TURNABLE_MARGIN, tolerance=Tolerance(turn=180.0))
+    build_pairs(photos, output, wide)
+    return output
+
+
 # Pairs.
 
 
@@ -73,8 +82,32 @@ def test_a_set_has_pairs_that_look_alike(pairs):
 
 def test_the_same_seed_gives_the_same_bytes(photos, pairs, tmp_path):
     build_pairs(photos, tmp_path / "again", SETTINGS, workers=1)
-    for name in ("patches.npy", "xy.npy", "set.json"):
+    for name in ("patches.npy", "xy.npy", "turn.npy", "set.json"):
         assert (tmp_path / "again" / name).read_bytes() == (pairs / name).read_bytes()
+
+
+def test_a_turnable_set_holds_wider_patches_and_their_turns(turnable):
+    data = open_pairs(turnable)
+    assert data.patches.shape[2:] == (56, 56)
+    assert np.abs(data.turn).max() > 90  # pairs of any angle
+    assert ((data.turn >= -180) & (data.turn < 180)).all()
+
+    def correlation(turn):
+        """Of first and second patches, after the second is turned."""
+        values = []
+        for (first, second), degrees in zip(data.patches, turn, strict=True):
+            # Counter-clockwise, and keypoints' angles run clockwise.
+            matrix = cv2.getRotationMatrix2D((27.5, 27.5), float(degrees), 1.0)
+            back = cv2.warpAffine(second, matrix, (56, 56), flags=cv2.INTER_LINEAR)
+            inner = np.stack([first, back])[:, 12:44, 12:44].reshape(2, -1).astype(float)
+            values.append(np.corrcoef(inner)[0, 1])
+        return np.array(values)
+
+    far = np.abs(data.turn) > 30
+    assert far.sum() > 20
+    right, wrong = correlation(-data.turn)[far], correlation(data.turn)[far]
+    assert np.median(right) > 0.5
+    assert np.median(right) > np.median(wrong) + 0.3
 
 
 def test_unreadable_photos_are_listed(tmp_path):
@@ -165,6 +198,50 @@ def test_negatives_are_other_places_or_points_apart(pairs):
     assert (negative == negative.T).all()
     assert not negative.diagonal().any()
     assert negative.any()
+
+
+def test_mirrored_pairs_turn_the_other_way(turnable):
+    data = open_pairs(turnable)
+    groups, _ = split_groups(data, 3)
+    batch = draw_batch(data, groups, CONFIG, 0)
+    originals = {data.patches[i, 0].tobytes(): data.turn[i] for i in range(len(data.turn))}
+    straight = np.array([patch.tobytes() in originals for patch in batch.patches[:, 0]])
+    assert 0 < straight.sum() < len(straight)
+    for (first, _), turn, same in zip(batch.patches, batch.turn, straight, strict=True):
+        original = first if same else first[::-1]
+        sign = 1 if same else -1
+        assert turn == pytest.approx(sign * np.radians(originals[original.tobytes()]))
+
+
+def test_an_orientation_is_trained_with_the_code(turnable, tmp_path):
+    model = replace(CONFIG.model, orientation=(8, 8))
+    config = replace(CONFIG, model=model, noise=FrameNoise(share=0.5))
+    scores = train(turnable, tmp_path / "run", config)
+    assert 0 <= scores["accuracy"] <= 1
+    network = load_model(tmp_path / "run" / WEIGHTS)[0]
+    last = network.orientation.layers[-2]
+    assert last.weight.abs().max() > 0  # it starts from zero
+    assert bindesc.create(model=tmp_path / "run" / WEIGHTS)._runtime.orienter is not None
+
+
+def test_an_orientation_and_noise_need_a_turnable_set(pairs, turnable, tmp_path):
+    model = replace(CONFIG.model, orientation=(8, 8))
+    for config in (replace(CONFIG, model=model), replace(CONFIG, noise=FrameNoise(share=0.5))):
+        with pytest.raises(ValueError, match="--turnable"):
+            train(pairs, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    train(turnable, tmp_path / "run", CONFIG)  # neither of them
+
+
+def test_the_command_goes_on_from_a_model_of_any_shape(turnable, tmp_path):
+    command = ["train", "compact", str(turnable), "--steps", "1", "--out"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    shape = ["--channels", "8,8", "--strides", "2,2", "--orientation", "8,8", "--noise", "0.5"]
+    assert main([*command, str(first), *shape]) == 0
+    assert main([*command, str(second), "--init", str(first / WEIGHTS)]) == 0
+    one, two = (load_model(folder / WEIGHTS)[0].config for folder in (first, second))
+    assert one == two
+    assert one.orientation == (8, 8)
 
 
 def test_training_resumes_bit_for_bit(pairs, tmp_path, monkeypatch):
