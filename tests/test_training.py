@@ -17,7 +17,7 @@ from bindesc.cli import main
 from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig
-from bindesc.training.cli import TURNABLE_MARGIN
+from bindesc.training.cli import WIDE_MARGIN
 from bindesc.training.frames import FrameNoise
 from bindesc.training.losses import hardest_triplet, relax_bits
 from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_groups, train
@@ -55,10 +55,10 @@ def pairs(photos, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def turnable(photos, tmp_path_factory):
-    output = tmp_path_factory.mktemp("sets") / "turnable"
-    wide = replace(SETTINGS, margin=TURNABLE_MARGIN, tolerance=Tolerance(turn=180.0))
-    build_pairs(photos, output, wide)
+def wide(photos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("sets") / "wide"
+    settings = replace(SETTINGS, margin=WIDE_MARGIN, tolerance=Tolerance(turn=180.0))
+    build_pairs(photos, output, settings)
     return output
 
 
@@ -86,8 +86,8 @@ def test_the_same_seed_gives_the_same_bytes(photos, pairs, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (pairs / name).read_bytes()
 
 
-def test_a_turnable_set_holds_wider_patches_and_their_turns(turnable):
-    data = open_pairs(turnable)
+def test_a_wide_set_holds_wider_patches_and_their_turns(wide):
+    data = open_pairs(wide)
     assert data.patches.shape[2:] == (56, 56)
     assert np.abs(data.turn).max() > 90  # pairs of any angle
     assert ((data.turn >= -180) & (data.turn < 180)).all()
@@ -200,8 +200,8 @@ def test_negatives_are_other_places_or_points_apart(pairs):
     assert negative.any()
 
 
-def test_mirrored_pairs_turn_the_other_way(turnable):
-    data = open_pairs(turnable)
+def test_mirrored_pairs_turn_the_other_way(wide):
+    data = open_pairs(wide)
     groups, _ = split_groups(data, 3)
     batch = draw_batch(data, groups, CONFIG, 0)
     originals = {data.patches[i, 0].tobytes(): data.turn[i] for i in range(len(data.turn))}
@@ -213,10 +213,10 @@ def test_mirrored_pairs_turn_the_other_way(turnable):
         assert turn == pytest.approx(sign * np.radians(originals[original.tobytes()]))
 
 
-def test_an_orientation_is_trained_with_the_code(turnable, tmp_path):
+def test_an_orientation_is_trained_with_the_code(wide, tmp_path):
     model = replace(CONFIG.model, orientation=(8, 8))
     config = replace(CONFIG, model=model, noise=FrameNoise(share=0.5))
-    scores = train(turnable, tmp_path / "run", config)
+    scores = train(wide, tmp_path / "run", config)
     assert 0 <= scores["accuracy"] <= 1
     network = load_model(tmp_path / "run" / WEIGHTS)[0]
     last = network.orientation.layers[-2]
@@ -224,17 +224,17 @@ def test_an_orientation_is_trained_with_the_code(turnable, tmp_path):
     assert bindesc.create(model=tmp_path / "run" / WEIGHTS)._runtime.orienter is not None
 
 
-def test_an_orientation_and_noise_need_a_turnable_set(pairs, turnable, tmp_path):
+def test_an_orientation_and_noise_need_a_wide_set(pairs, wide, tmp_path):
     model = replace(CONFIG.model, orientation=(8, 8))
     for config in (replace(CONFIG, model=model), replace(CONFIG, noise=FrameNoise(share=0.5))):
-        with pytest.raises(ValueError, match="--turnable"):
+        with pytest.raises(ValueError, match="without --narrow"):
             train(pairs, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
-    train(turnable, tmp_path / "run", CONFIG)  # neither of them
+    train(wide, tmp_path / "run", CONFIG)  # neither of them
 
 
-def test_the_command_goes_on_from_a_model_of_any_shape(turnable, tmp_path):
-    command = ["train", "compact", str(turnable), "--steps", "1", "--out"]
+def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
+    command = ["train", "compact", str(wide), "--steps", "1", "--out"]
     first, second = tmp_path / "first", tmp_path / "second"
     shape = ["--channels", "8,8", "--strides", "2,2", "--orientation", "8,8", "--noise", "0.5"]
     assert main([*command, str(first), *shape]) == 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..models.compact import CompactConfig
     from .phototour import Summary
 
-TURNABLE_MARGIN = 1.75  # a square turns in one 1.42 times as wide; the rest is for shifts
+WIDE_MARGIN = 1.75  # a square turns in one 1.42 times as wide; the rest is for shifts
 PATCHES = "patches"  # in the folder of a run, the set that it made
 
 
@@ -65,10 +65,10 @@ def register(commands: Any) -> None:
         "--support", type=float, default=1.0, help="patch side over the detector's (%(default)s)"
     )
     build.add_argument(
-        "--turnable",
+        "--narrow",
         action="store_true",
-        help="wider patches, of pairs whose angles may differ by any amount: for the training of "
-        "an orientation and with noise",
+        help="patches no wider than described, of pairs whose angles agree: a third of the size, "
+        "but not for the training of an orientation or with noise",
     )
     build.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     build.add_argument("--seed", type=int, default=0, help="(%(default)s)")
@@ -182,8 +182,8 @@ def _build(args: argparse.Namespace) -> int:
         pairs_per_view=args.pairs,
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
-        margin=TURNABLE_MARGIN if args.turnable else 1.0,
-        tolerance=Tolerance(turn=180.0) if args.turnable else Tolerance(),
+        margin=1.0 if args.narrow else WIDE_MARGIN,
+        tolerance=Tolerance() if args.narrow else Tolerance(turn=180.0),
         seed=args.seed,
     )
     summary = build_pairs(args.photos, args.out, settings, models=args.colmap, workers=args.workers)

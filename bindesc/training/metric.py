@@ -156,7 +156,7 @@ def train(
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
     if (config.model.orientation or config.noise.share) and data.settings.margin <= 1:
         raise ValueError(
-            f"{data_folder}: an orientation and noise need a set that was made with --turnable"
+            f"{data_folder}: an orientation and noise need a set that was made without --narrow"
         )
     with Run(output, resume=resume) as run:
         torch.manual_seed(config.seed)
