@@ -180,7 +180,10 @@ class BinDesc:
         return features
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
-        """``(N, 32, 32)`` uint8 grey patches to ``(N, descriptorSize())`` uint8 codes."""
+        """``(N, 32, 32)`` uint8 grey patches to ``(N, descriptorSize())`` uint8 codes.
+
+        They are described as they are, and not turned first as those of keypoints may be.
+        """
         return self._runtime.describe(patches)
 
     # The OpenCV interface.
