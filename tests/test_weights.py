@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,7 +127,10 @@ def test_folding_changes_nothing_but_rounding():
 
 
 def test_multiply_adds_by_hand():
-    assert multiply_adds(SMALL) == 16 * 16 * 9 * 8 + 8 * 8 * 9 * 8 * 8 + 8 * 8 * 8 * 64
+    code = 16 * 16 * 9 * 8 + 8 * 8 * 9 * 8 * 8 + 8 * 8 * 8 * 64
+    assert multiply_adds(SMALL) == code
+    orientation = 16 * 16 * 9 * 4 + 8 * 8 * 9 * 4 * 8 + 8 * 8 * 8 * 2
+    assert multiply_adds(replace(SMALL, orientation=(4, 8))) == code + orientation
 
 
 def test_the_same_bytes_for_any_batch_and_thread_count(tmp_path):
