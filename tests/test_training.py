@@ -24,7 +24,7 @@ from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_gro
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
-from bindesc.weights import load_model
+from bindesc.weights import WeightsError, load_model
 
 SETTINGS = PairSettings(views=2, pairs_per_view=30, min_pairs=8, keypoints=500)
 CONFIG = MetricConfig(
@@ -231,6 +231,21 @@ def test_an_orientation_and_noise_need_a_wide_set(pairs, wide, tmp_path):
             train(pairs, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
     train(wide, tmp_path / "run", CONFIG)  # neither of them
+
+
+def test_an_orientation_is_added_to_a_model(wide, tmp_path):
+    train(wide, tmp_path / "first", CONFIG)
+    frozen = replace(CONFIG, steps=1, learning_rate=0.0, weight_decay=0.0)
+    added = replace(frozen, model=replace(CONFIG.model, orientation=(8, 8)))
+    train(wide, tmp_path / "second", added, initial=str(tmp_path / "first" / WEIGHTS))
+    first, second = (load_model(tmp_path / n / WEIGHTS)[0] for n in ("first", "second"))
+    assert torch.equal(first.layers[0].weight, second.layers[0].weight)
+    last = second.orientation.layers[-2]
+    assert not last.weight.any()  # every angle stays as it is
+    assert last.bias.tolist() == [1, 0]
+    other = replace(added, model=replace(added.model, channels=(8, 16)))
+    with pytest.raises(WeightsError, match="wanted"):
+        train(wide, tmp_path / "third", other, initial=str(tmp_path / "first" / WEIGHTS))
 
 
 def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):

@@ -6,7 +6,7 @@ the patches, and from the known turn between the two views.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..models.compact import CompactConfig, CompactNet
 from ..patches import PATCH_SIDE
-from ..weights import load_weights, save_model
+from ..weights import load_model, load_weights, save_model
 from .descent import descend
 from .frames import FrameNoise, cut, draw_frames, reduce, turn_frames
 from .losses import hardest_triplet, orientation_loss, relax_bits
@@ -163,7 +163,7 @@ def train(
         model = CompactNet(config.model)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial is not None:
-            load_weights(model, initial)
+            _start_from(model, initial)
         scores = descend(
             run,
             model,
@@ -210,6 +210,17 @@ def _loss(model: CompactNet, batch: Batch, config: MetricConfig, step: int) -> T
     first, second = codes.chunk(2)
     triplets = hardest_triplet(first, second, torch.from_numpy(batch.negative), config.margin)
     return triplets + config.orientation_weight * own_loss
+
+
+def _start_from(model: CompactNet, initial: str) -> None:
+    """Copy a model's weights; a new orientation network may be added, which turns nothing yet."""
+    known = load_model(initial)[0]
+    if model.orientation is None or getattr(known, "orientation", None) is not None:
+        load_weights(model, initial)
+        return
+    same = CompactNet(replace(model.config, orientation=()))
+    load_weights(same, initial)
+    model.layers.load_state_dict(same.layers.state_dict())
 
 
 def _checkpoint(run: Run, config: MetricConfig) -> dict[str, Any]:
