@@ -17,9 +17,9 @@ from bindesc.cli import main
 from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig
-from bindesc.training.cli import WIDE_MARGIN
+from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.frames import FrameNoise
-from bindesc.training.losses import hardest_triplet, relax_bits
+from bindesc.training.losses import hardest_triplet, orientation_loss, relax_bits
 from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_groups, train
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
@@ -57,7 +57,7 @@ def pairs(photos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def wide(photos, tmp_path_factory):
     output = tmp_path_factory.mktemp("sets") / "wide"
-    settings = replace(SETTINGS, margin=WIDE_MARGIN, tolerance=Tolerance(turn=180.0))
+    settings = replace(SETTINGS, margin=WIDE_MARGIN, tolerance=Tolerance(turn=WIDE_TURN))
     build_pairs(photos, output, settings)
     return output
 
@@ -89,8 +89,7 @@ def test_the_same_seed_gives_the_same_bytes(photos, pairs, tmp_path):
 def test_a_wide_set_holds_wider_patches_and_their_turns(wide):
     data = open_pairs(wide)
     assert data.patches.shape[2:] == (56, 56)
-    assert np.abs(data.turn).max() > 90  # pairs of any angle
-    assert ((data.turn >= -180) & (data.turn < 180)).all()
+    assert 35 < np.abs(data.turn).max() <= WIDE_TURN
 
     def correlation(turn):
         """Of first and second patches, after the second is turned."""
@@ -103,7 +102,7 @@ def test_a_wide_set_holds_wider_patches_and_their_turns(wide):
             values.append(np.corrcoef(inner)[0, 1])
         return np.array(values)
 
-    far = np.abs(data.turn) > 30
+    far = np.abs(data.turn) > 20
     assert far.sum() > 20
     right, wrong = correlation(-data.turn)[far], correlation(data.turn)[far]
     assert np.median(right) > 0.5
@@ -165,6 +164,15 @@ def test_the_triplet_loss_is_its_formula():
         torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(negative)
     )
     assert np.isclose(loss.item(), np.mean(expected))
+
+
+def test_the_orientation_loss_is_its_formula():
+    first, second = torch.tensor([0.5, 0.0, 1.0]), torch.tensor([0.1, 0.0, 0.0])
+    turn = torch.tensor([0.4, 0.3, 1.0 - np.pi])  # agree, nearly, opposite
+    agree = np.mean([0, 1 - np.cos(0.3), 1.2])
+    near = np.mean(1 - np.cos([0.5, 0, 1, 0.1, 0, 0]))
+    found = orientation_loss(first, second, turn, 0.25).item()
+    assert found == pytest.approx(agree + 0.25 * near, abs=1e-6)
 
 
 def test_the_gradient_of_the_loss():

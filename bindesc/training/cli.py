@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .phototour import Summary
 
 WIDE_MARGIN = 1.75  # a square turns in one 1.42 times as wide; the rest is for shifts
+WIDE_TURN = 60.0  # degrees; the detector's angles hardly ever differ by more on one corner
 PATCHES = "patches"  # in the folder of a run, the set that it made
 
 
@@ -67,8 +68,8 @@ def register(commands: Any) -> None:
     build.add_argument(
         "--narrow",
         action="store_true",
-        help="patches no wider than described, of pairs whose angles agree: a third of the size, "
-        "but not for the training of an orientation or with noise",
+        help="patches no wider than described, of pairs whose angles agree better: a third of the "
+        "size, but not for the training of an orientation or with noise",
     )
     build.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     build.add_argument("--seed", type=int, default=0, help="(%(default)s)")
@@ -183,7 +184,7 @@ def _build(args: argparse.Namespace) -> int:
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
         margin=1.0 if args.narrow else WIDE_MARGIN,
-        tolerance=Tolerance() if args.narrow else Tolerance(turn=180.0),
+        tolerance=Tolerance() if args.narrow else Tolerance(turn=WIDE_TURN),
         seed=args.seed,
     )
     summary = build_pairs(args.photos, args.out, settings, models=args.colmap, workers=args.workers)

@@ -113,21 +113,25 @@ def activation_correlation(f: Tensor, h: Tensor, beta: float = 2.0) -> Tensor:
     return product[_pairs(product)].mean()
 
 
-def orientation_loss(first: Tensor, second: Tensor, turn: Tensor) -> Tensor:
+def orientation_loss(first: Tensor, second: Tensor, turn: Tensor, anchor: float) -> Tensor:
     """Whether the orientations of two views of a point agree once one view is carried over.
 
-    The mean of ``1 - cos(angle(first) - angle(second) - turn)``, each at most 1.2, so that points
-    that have no orientation do not count for much.
+    The mean of ``1 - cos(first - second - turn)``, each at most 1.2, so that points that have no
+    orientation do not count for much; and ``anchor`` times the mean of ``1 - cos(angle)``, because
+    any function of the patch that turns with it would do for the first term, and the one that is
+    nearest to the detector's inherits how exact that is on sharp corners.
 
     Args:
         first: ``(N,)`` angles in the first view, against those that the detector gave, radians.
         second: the same of the second view.
         turn: ``(N,)`` the detector's angle in the second view less that of the first carried there.
+        anchor: weight of the second term.
 
     Returns:
-        Scalar, 0 to 1.2.
+        Scalar, 0 to ``1.2 + 2 anchor``.
     """
-    return (1 - torch.cos(first - second - turn)).clamp(max=1.2).mean()
+    agree = (1 - torch.cos(first - second - turn)).clamp(max=1.2).mean()
+    return agree + anchor * (1 - torch.cos(torch.cat([first, second]))).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class MetricConfig:
         margin: of the triplet loss.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
         orientation_weight: of the orientation's own loss.
+        orientation_anchor: in that loss, what keeps it near to the detector's orientation.
         noise: added to the keypoints.
         near: points of one photo closer than this are not used as negatives, pixels.
         held_out_every: one photo in so many is kept for validation, one at least.
@@ -60,6 +61,7 @@ class MetricConfig:
     margin: float = 1.0
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
+    orientation_anchor: float = 0.1
     noise: FrameNoise = field(default_factory=FrameNoise)
     near: float = 5.0
     held_out_every: int = 16
@@ -201,7 +203,8 @@ def _loss(model: CompactNet, batch: Batch, config: MetricConfig, step: int) -> T
             directions = model.orientation(reduce(cut(wide, frames))).float()
         frames = turn_frames(frames, directions)
         first, second = torch.atan2(frames[:, 1, 0], frames[:, 0, 0]).chunk(2)
-        own_loss = orientation_loss(first, second, torch.from_numpy(batch.turn))
+        turn = torch.from_numpy(batch.turn)
+        own_loss = orientation_loss(first, second, turn, config.orientation_anchor)
     with torch.autocast("cpu", torch.bfloat16):
         activations = model(cut(wide, turn_frames(frames, errors)))
     start, end = config.sharpness
