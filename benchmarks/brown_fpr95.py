@@ -3,8 +3,8 @@
 Test sets are ``oxford_affine`` (the protocol of :mod:`benchmarks.patch_pairs`, 4,000 matching and
 4,000 other pairs), real PhotoTour folders given with ``--root``, or photos given with ``--photos``,
 seen through synthetic homographies, for choosing settings. Every row describes the same patches,
-except that on the image sets a model trained with another ``support`` sees them that much wider,
-and one with an orientation network turns them; the sheets of PhotoTour are described as they are.
+except that a model trained with another ``support`` sees them that much wider on the image sets;
+the sheets of PhotoTour have one width only. No orientation network turns them.
 
 - FPR@95: the threshold is the matching distance of index int(0.95 n) in ascending order; another
   pair at or below it is an error, so ties count against the descriptor. In brackets the 95 %
@@ -93,7 +93,7 @@ class Row:
 
 def score(test: PatchPairs, row: PatchDescriptor) -> tuple[Row, Distances]:
     """Describe the patches of a set and measure the distances of its pairs."""
-    codes = row.describe(test.cut(row.support, row.orienter))
+    codes = row.describe(test.cut(row.support))
     distance = pair_distances(codes[test.pairs[:, 0]], codes[test.pairs[:, 1]])
     distances = Distances(distance[test.same], distance[~test.same])
     low, high = bootstrap_interval(*distances)

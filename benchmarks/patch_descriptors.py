@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.orientation import Orienter
 from bindesc.runtime import Runtime
 from bindesc.training.gan import INITIAL_SAMPLES, spread
 from bindesc.training.gan_step import Gan, GanConfig
@@ -41,14 +40,12 @@ class PatchDescriptor:
         code: what it writes, such as "256 bits".
         describe: ``(N, 32, 32)`` uint8 to ``(N, B)`` uint8 packed bits, or ``(N, D)`` float32.
         support: side of the patches it wants, over the keypoint's size.
-        orienter: what turns the keypoints before they are cut, if anything does.
     """
 
     label: str
     code: str
     describe: Callable[[NDArray[np.uint8]], NDArray]
     support: float = 1.0
-    orienter: Orienter | None = None
 
 
 def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
@@ -76,7 +73,7 @@ def model_row(label: str, model: str | Path) -> PatchDescriptor:
     """
     runtime = Runtime(model)
     code = f"{8 * runtime.descriptor_bytes} bits"
-    return PatchDescriptor(label, code, runtime.describe, runtime.support, runtime.orienter)
+    return PatchDescriptor(label, code, runtime.describe, runtime.support)
 
 
 def untrained_row(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bindesc.detectors import SCALE_FACTORS, create_detector, detect, to_arrays
 from bindesc.folder import find_images
 from bindesc.image import read_image, resize_to, to_gray
-from bindesc.orientation import Orienter, extract_oriented
+from bindesc.patches import extract_patches
 from bindesc.training.augment import degrade, random_homography, relight
 from bindesc.training.brown import BrownError, open_brown
 from bindesc.training.pairing import carry_by_homography
@@ -47,14 +47,13 @@ class PatchPairs:
 
     Attributes:
         name: of the set.
-        cut: support (side of the patch over the keypoint's size), and what turns the keypoints
-            first, to ``(N, 32, 32)`` uint8.
+        cut: support (side of the patch over the keypoint's size) to ``(N, 32, 32)`` uint8.
         pairs: ``(P, 2)`` indices of patches.
         same: ``(P,)`` bool: both show the same point.
     """
 
     name: str
-    cut: Callable[[float, Orienter | None], NDArray[np.uint8]]
+    cut: Callable[[float], NDArray[np.uint8]]
     pairs: NDArray[np.intp]
     same: NDArray[np.bool_]
 
@@ -101,7 +100,7 @@ def pairs_from_scenes(name: str, scenes: Iterable[Scene], count: int, seed: int 
     )
     return PatchPairs(
         name,
-        lambda support, orienter: _cut(images, frames, support, orienter),
+        lambda support: _cut(images, frames, support),
         pairs,
         np.arange(2 * count) < count,
     )
@@ -135,7 +134,7 @@ def pairs_from_brown(folder: Path, count: int, seed: int = 0) -> PatchPairs:
     )
     used, pairs = np.unique(index[chosen], return_inverse=True)
     patches = opened.read_patches()[used]
-    return PatchPairs(folder.name, lambda *_: patches, pairs.reshape(-1, 2), same[chosen])
+    return PatchPairs(folder.name, lambda _: patches, pairs.reshape(-1, 2), same[chosen])
 
 
 def brown_folders(root: Path) -> list[Path]:
@@ -205,18 +204,14 @@ def _other_points(
 
 
 def _cut(
-    images: Sequence[NDArray[np.uint8]],
-    frames: NDArray[np.float64],
-    support: float,
-    orienter: Orienter | None,
+    images: Sequence[NDArray[np.uint8]], frames: NDArray[np.float64], support: float
 ) -> NDArray[np.uint8]:
     """Frames have the columns image, x, y, side, angle."""
     patches = np.empty((len(frames), 32, 32), np.uint8)
     for number, image in enumerate(images):
         (rows,) = np.nonzero(frames[:, 0] == number)
         x, y, side, angle = frames[rows, 1:].astype(np.float32).T
-        xy = np.stack([x, y], 1)
-        patches[rows], _ = extract_oriented(orienter, image, xy, side, angle, scale=support)
+        patches[rows], _ = extract_patches(image, np.stack([x, y], 1), side, angle, scale=support)
     return patches
 
 

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = (scene for part in OXFORD for scene in scenes(part, folder))
     test = pairs_from_scenes("oxford_affine", found, PAIRS)
     runtime = Runtime(options.model)
-    patches = test.cut(runtime.support, runtime.orienter)
+    patches = test.cut(runtime.support)
     codes = {
         "float32": describe_in_floats(options.model, patches),
         "int8": runtime.describe(patches),
