@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import cv2
@@ -98,10 +99,12 @@ def to_arrays(
     keypoints: Sequence[cv2.KeyPoint],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Keypoints as ``xy (N, 2), size (N,), angle (N,), response (N,)``, all float32."""
-    table = np.array([(*k.pt, k.size, k.angle, k.response) for k in keypoints], np.float32).reshape(
-        -1, 5
+    size, angle, response = (
+        np.fromiter(map(attrgetter(name), keypoints), np.float32, len(keypoints))
+        for name in ("size", "angle", "response")
     )
-    return np.ascontiguousarray(table[:, :2]), table[:, 2], table[:, 3], table[:, 4]
+    xy = cv2.KeyPoint.convert(keypoints) if len(keypoints) else np.empty((0, 2), np.float32)
+    return np.asarray(xy), size, angle, response
 
 
 def to_keypoints(

@@ -216,7 +216,9 @@ class BinDesc:
         xy, size, angle, _ = to_arrays(keypoints)
         patches, kept = self._cut(to_gray(image), xy, size, angle)
         codes = self.describe(patches)
-        return tuple(keypoints[i] for i in kept), codes if len(codes) else None
+        if len(kept) < len(keypoints):
+            keypoints = tuple(keypoints[i] for i in kept)
+        return keypoints, codes if len(codes) else None
 
     def detectAndCompute(
         self,
