@@ -131,9 +131,12 @@ def _sampling(
         raise ValueError("size, scale: must be positive")
     step = size.astype(np.float64) * scale / side
     radians = np.radians(np.where(angle < 0, 0.0, angle.astype(np.float64)))
-    cosine, sine = step * np.cos(radians), step * np.sin(radians)
-    rows = [np.stack([cosine, -sine, xy[:, 0]], 1), np.stack([sine, cosine, xy[:, 1]], 1)]
-    return np.stack(rows, 1).astype(np.float32)
+    affine = np.empty((count, 2, 3), np.float32)
+    affine[:, 0, 0] = affine[:, 1, 1] = step * np.cos(radians)
+    affine[:, 1, 0] = step * np.sin(radians)
+    affine[:, 0, 1] = -affine[:, 1, 0]
+    affine[:, :, 2] = xy
+    return affine
 
 
 def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
