@@ -27,7 +27,7 @@ class CompactConfig:
             where the detector's orientation is kept.
     """
 
-    channels: tuple[int, ...] = (32, 48, 64, 96)
+    channels: tuple[int, ...] = (16, 24, 32, 48)
     strides: tuple[int, ...] = (2, 2, 1, 2)
     bits: int = 256
     support: float = 1.0
