@@ -3,8 +3,8 @@
 A contender is checked before it is timed, so a table never holds the time of a wrong answer.
 Contenders take turns, so a disturbance hits all of them alike. A turn is one call, or as many as
 take 20 ms, of which the mean counts, after as many that do not: a short call is timed in its own
-stride, not in the caches that another contender left, nor beside its threads, which spin for a while
-when they are done.
+stride, not in the caches that another contender left, nor beside its threads, which spin for a
+while when they are done.
 """
 
 from __future__ import annotations
