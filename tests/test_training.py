@@ -267,6 +267,26 @@ def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
     assert one.orientation == (8, 8)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--orientation", "16,x"], "expected positive numbers by comma, got '16,x'"),
+        (["--channels", "16,0"], "--channels"),
+        (["--noise", "3"], "a share lies in 0 to 1"),
+        (["--orientation", "8,8,8,8"], "one to three convolutions"),
+    ],
+)
+def test_wrong_shapes_are_refused(wide, tmp_path, capsys, options, message):
+    command = ["train", "compact", str(wide), "--out", str(tmp_path / "run"), "--steps", "1"]
+    try:
+        code = main([*command, *options])
+    except SystemExit as error:  # how argparse refuses
+        code = error.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_resumes_bit_for_bit(pairs, tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -18,11 +18,17 @@ class OrientationNet(nn.Module):
     is. After Yi et al., "Learning to assign orientations to feature points", CVPR 2016.
 
     Args:
-        channels: output channels of each 3x3 convolution; all but the first have stride 2.
+        channels: output channels of each 3x3 convolution, one to three; all but the first have
+            stride 2.
+
+    Raises:
+        ValueError: there are more.
     """
 
     def __init__(self, channels: Sequence[int]):
         super().__init__()
+        if not 1 <= len(channels) <= 3:
+            raise ValueError(f"orientation: one to three convolutions, got {len(channels)}")
         strides = [1] + [2] * (len(channels) - 1)
         last = nn.Conv2d(channels[-1], 2, ORIENTATION_SIDE // 2 ** (len(channels) - 1))
         nn.init.zeros_(last.weight)

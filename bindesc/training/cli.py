@@ -81,17 +81,18 @@ def register(commands: Any) -> None:
     compact.add_argument("pairs", type=Path, help="folder made by 'bindesc patches build'")
     add_run_options(compact, learning_rate=2e-3)
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
-    compact.add_argument("--channels", default="", help="of each convolution, by comma")
-    compact.add_argument("--strides", default="", help="of each convolution, by comma")
+    for name in ("--channels", "--strides"):
+        compact.add_argument(name, type=_numbers, default=(), help="of each convolution, by comma")
     compact.add_argument(
         "--orientation",
-        default="",
+        type=_numbers,
+        default=(),
         metavar="CHANNELS",
         help="of each convolution of the orientation network, by comma (default: there is none)",
     )
     compact.add_argument(
         "--noise",
-        type=float,
+        type=_share,
         default=0.0,
         metavar="SHARE",
         help="share of the views whose keypoints get errors in place, size and angle (%(default)s)",
@@ -219,9 +220,9 @@ def _train_compact(args: argparse.Namespace) -> int:
 
     model = _compact_config(args.init, open_pairs(args.pairs).settings.support)
     shape = {
-        name: tuple(int(number) for number in text.split(","))
+        name: numbers
         for name in ("channels", "strides", "orientation")
-        if (text := getattr(args, name))
+        if (numbers := getattr(args, name))
     }
     model = CompactConfig(**asdict(model) | shape)
     config = MetricConfig(
@@ -241,6 +242,20 @@ def _train_compact(args: argparse.Namespace) -> int:
     )
     print_scores(args.out / WEIGHTS, scores)
     return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected positive numbers by comma, got {text!r}")
+    return tuple(map(int, parts))
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"a share lies in 0 to 1, got {text}")
+    return value
 
 
 def _compact_config(initial: str | None, support: float) -> CompactConfig:

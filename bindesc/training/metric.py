@@ -160,12 +160,12 @@ def train(
         raise ValueError(
             f"{data_folder}: an orientation and noise need a set that was made without --narrow"
         )
+    torch.manual_seed(config.seed)
+    model = CompactNet(config.model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if initial is not None:
+        _start_from(model, initial)
     with Run(output, resume=resume) as run:
-        torch.manual_seed(config.seed)
-        model = CompactNet(config.model)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if initial is not None:
-            _start_from(model, initial)
         scores = descend(
             run,
             model,
