@@ -26,7 +26,7 @@ from bindesc.image import read_image, resize_to, to_gray
 from bindesc.patches import extract_patches
 from bindesc.training.augment import degrade, random_homography, relight
 from bindesc.training.brown import BrownError, open_brown
-from bindesc.training.pairing import carry_by_homography
+from bindesc.training.pairing import carry_angles, carry_by_homography
 
 from .datasets import Scene, View
 
@@ -163,11 +163,7 @@ def _carry(points: NDArray[np.float64], homography: NDArray[np.float64]) -> NDAr
     """By the homography's scale at each point, and to where it turns the angle."""
     carried = carry_by_homography(homography, points[:, :2].astype(np.float32))
     side = points[:, 2] * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
-    radians = np.radians(points[:, 3])
-    direction = np.stack([np.cos(radians), np.sin(radians)], 1)
-    ahead = np.einsum("nij,nj->ni", carried.jacobian, direction)
-    angle = np.degrees(np.arctan2(ahead[:, 1], ahead[:, 0])) % 360
-    return np.column_stack([carried.xy, side, angle])
+    return np.column_stack([carried.xy, side, carry_angles(points[:, 3], carried) % 360])
 
 
 def _add_noise(rng: np.random.Generator, points: NDArray[np.float64]) -> NDArray[np.float64]:

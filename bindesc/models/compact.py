@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .integer import ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
-from .orientation import OrientationNet
+from .orientation import OrientationNet, orientation_strides
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def multiply_adds(config: CompactConfig) -> int:
     total, inputs, side = _convolution_cost(32, config.channels, config.strides)
     total += side * side * inputs * config.bits
     if config.orientation:
-        strides = [1] + [2] * (len(config.orientation) - 1)
+        strides = orientation_strides(config.orientation)
         more, inputs, side = _convolution_cost(ORIENTATION_SIDE, config.orientation, strides)
         total += more + side * side * inputs * 2
     return total

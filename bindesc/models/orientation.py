@@ -10,6 +10,11 @@ from .integer import ORIENTATION_SIDE
 from .layers import convolutions, normalise_patches
 
 
+def orientation_strides(channels: Sequence[int]) -> list[int]:
+    """Of the convolutions with so many output channels: 1, then 2 each."""
+    return [1] + [2] * (len(channels) - 1)
+
+
 class OrientationNet(nn.Module):
     """Patches ``(N, 1, 16, 16)`` float to directions ``(N, 2)`` float, of any length.
 
@@ -29,7 +34,7 @@ class OrientationNet(nn.Module):
         super().__init__()
         if not 1 <= len(channels) <= 3:
             raise ValueError(f"orientation: one to three convolutions, got {len(channels)}")
-        strides = [1] + [2] * (len(channels) - 1)
+        strides = orientation_strides(channels)
         last = nn.Conv2d(channels[-1], 2, ORIENTATION_SIDE // 2 ** (len(channels) - 1))
         nn.init.zeros_(last.weight)
         assert last.bias is not None

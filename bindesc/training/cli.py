@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,6 @@ def _build_phototour(args: argparse.Namespace) -> Summary:
 
 
 def _train_compact(args: argparse.Namespace) -> int:
-    from ..models.compact import CompactConfig
     from .frames import FrameNoise
     from .metric import WEIGHTS, MetricConfig, train
     from .pairs import open_pairs
@@ -224,9 +223,8 @@ def _train_compact(args: argparse.Namespace) -> int:
         for name in ("channels", "strides", "orientation")
         if (numbers := getattr(args, name))
     }
-    model = CompactConfig(**asdict(model) | shape)
     config = MetricConfig(
-        model=model,
+        model=replace(model, **shape),
         steps=args.steps,
         learning_rate=args.learning_rate,
         noise=FrameNoise(share=args.noise),

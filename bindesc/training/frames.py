@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..models.integer import ORIENTATION_SIDE
 from ..patches import PATCH_SIDE
+from .pairs import centre
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def oriented(network: nn.Module, wide: Tensor) -> Tensor:
     They are turned, if the network has an orientation network.
     """
     orientation = getattr(network, "orientation", None)
-    margin = (wide.shape[-1] - PATCH_SIDE) // 2
-    inner = wide[..., margin : margin + PATCH_SIDE, margin : margin + PATCH_SIDE]
+    inner: Tensor = centre(wide)
     if orientation is None:
         return inner
     upright = torch.eye(2, 3).expand(len(wide), 2, 3)

@@ -78,7 +78,7 @@ def frame_differences(
     )
 
 
-def carry_angles(angle: NDArray[np.float32], carried: Carried) -> NDArray[np.float64]:
+def carry_angles(angle: NDArray, carried: Carried) -> NDArray[np.float64]:
     """Where ``(N,)`` orientations of one view, degrees, point in the other one, -180 to 180."""
     radians = np.radians(angle)
     direction = np.einsum(

@@ -241,8 +241,12 @@ def raw_to_npy(raw: Path, target: Path, dtype: Any, shape: tuple[int, ...]) -> N
     raw.unlink()
 
 
-def centre(wide: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The patches ``(..., 32, 32)`` in the middle of ``(..., S, S)`` ones: a view."""
+def centre(wide: Any) -> Any:
+    """The patches ``(..., 32, 32)`` in the middle of ``(..., S, S)`` ones: a view.
+
+    Args:
+        wide: an array or a tensor.
+    """
     margin = (wide.shape[-1] - PATCH_SIDE) // 2
     inner = slice(margin, margin + PATCH_SIDE)
     return wide[..., inner, inner]

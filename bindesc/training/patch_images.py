@@ -150,9 +150,9 @@ def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
         raise FileNotFoundError(f"{folder}: no set of patches")
     summary = json.loads((folder / "set.json").read_text())
     patches = np.load(folder / "patches.npy", mmap_mode="r")
-    return centre(patches).reshape(-1, PATCH_SIDE, PATCH_SIDE), float(
-        summary["settings"]["support"]
-    )
+    # In this order they stay a view of the file.
+    patches = centre(patches.reshape(-1, *patches.shape[-2:]))
+    return patches, float(summary["settings"]["support"])
 
 
 def open_held_out(folder: Path) -> PairSet | None:
