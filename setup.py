@@ -16,6 +16,7 @@ def cpu_extension() -> Extension:
     flags = ["/std:c++17", "/O2", "/EHsc"]
     if sys.platform != "win32":
         flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-strict-aliasing", "-pthread"]
+        flags.append("-ffp-contract=off")  # a fused multiply-add would round otherwise
     return Extension(
         "bindesc._cpu",
         [*map(str, sources), str(NANOBIND / "src" / "nb_combined.cpp")],
@@ -45,6 +46,15 @@ setup(
         "onnx": ["onnx>=1.15"],
         "sfm": ["matplotlib>=3.7", "pycolmap>=4.0"],
         "faiss": ["faiss-cpu>=1.7.4"],
+        "benchmarks": [
+            "faiss-cpu>=1.7.4",
+            "kornia>=0.7",
+            "matplotlib>=3.7",
+            "onnxruntime>=1.16",
+            "openvino>=2024.0",
+            "pycolmap>=4.0",
+            "scikit-image>=0.20",
+        ],
         "dev": [
             "h5py>=3.8",
             "hypothesis>=6.100",

@@ -5,6 +5,7 @@ rest, so each keypoint carries its index in ``class_id`` and every result is tol
 A dropped keypoint is one that the descriptor cannot match: it gains and loses nothing else, and no
 row depends on which others run.
 
+Positions are mended, see :func:`bindesc.detectors.from_orb`; ORB gets its own back to describe.
 OpenCV's descriptors see the patch that ORB describes, as wide as ``KeyPoint.size``, by their own
 setting where they have one (scale factor 1.0) and else by the size they are handed. LATCH alone
 knows no scale: its window has a fixed width. A bindesc model sees that patch times its own
@@ -21,7 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.detectors import SCALE_FACTORS, create_detector
+from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector, move, to_orb
+from bindesc.detectors import detect as detect_with
 from bindesc.extractor import create
 from bindesc.matching import match
 
@@ -29,10 +31,21 @@ KEYPOINTS = 1000  # an image
 ORB_SIZE = 31  # KeyPoint.size of an ORB keypoint on the full-size image, pixels
 BRISK_SIZE = 12  # what BRISK itself reports where its pattern is about as wide
 
+# Keypoints and the shape of their image to keypoints.
+Adapt = Callable[[KeyPoints, tuple[int, ...]], KeyPoints]
 
-def detect(gray: NDArray[np.uint8], count: int = KEYPOINTS) -> tuple[cv2.KeyPoint, ...]:
+
+def detect(gray: NDArray[np.uint8], count: int = KEYPOINTS) -> KeyPoints:
     """The ORB keypoints of an image, at most ``count``, each with its index in ``class_id``."""
-    keypoints = create_detector("orb", count).detect(gray, None)
+    return _numbered(detect_with(create_detector("orb", count), gray, None, count))
+
+
+def detect_unmended(gray: NDArray[np.uint8]) -> KeyPoints:
+    """The same where OpenCV says that they are."""
+    return _numbered(create_detector("orb", KEYPOINTS).detect(gray, None))
+
+
+def _numbered(keypoints: Sequence[cv2.KeyPoint]) -> KeyPoints:
     for index, keypoint in enumerate(keypoints):
         keypoint.class_id = index
     return tuple(keypoints)
@@ -59,13 +72,14 @@ class Descriptor:
         label: its name.
         code: what it writes, such as "256 bits".
         extractor: an object with OpenCV's ``compute(image, keypoints)``.
-        adapt: turns an ORB keypoint into one that makes the extractor describe the same patch.
+        adapt: turns ORB keypoints of an image into some that make the extractor describe the same
+            patches.
     """
 
     label: str
     code: str
     extractor: Any
-    adapt: Callable[[cv2.KeyPoint], cv2.KeyPoint] = lambda keypoint: keypoint
+    adapt: Adapt = lambda keypoints, _: keypoints
 
     def describe(self, gray: NDArray[np.uint8], keypoints: Sequence[cv2.KeyPoint]) -> Described:
         """Describe the keypoints, which carry their index in ``class_id``.
@@ -73,7 +87,7 @@ class Descriptor:
         Raises:
             ValueError: the extractor lost an index.
         """
-        kept, codes = self.extractor.compute(gray, tuple(map(self.adapt, keypoints)))
+        kept, codes = self.extractor.compute(gray, self.adapt(tuple(keypoints), gray.shape))
         index = np.array([keypoint.class_id for keypoint in kept], np.intp)
         if (index < 0).any() or len(np.unique(index)) != len(index):
             raise ValueError(f"{self.label}: compute() must keep class_id, got {index}")
@@ -103,11 +117,19 @@ def _xfeatures2d() -> Any:
 
 
 def _orb() -> Descriptor:
-    return Descriptor("ORB", "256 bits", create_detector("orb", KEYPOINTS))
+    orb = create_detector("orb", KEYPOINTS)
+
+    def adapt(keypoints: KeyPoints, shape: tuple[int, ...]) -> KeyPoints:
+        moved = tuple(_copy(k, k.size, k.octave) for k in keypoints)
+        move(moved, to_orb(orb, moved, shape))
+        return moved
+
+    return Descriptor("ORB", "256 bits", orb, adapt)
 
 
 def _brisk() -> Descriptor:
-    return Descriptor("BRISK", "512 bits", create_detector("brisk", KEYPOINTS), _brisk_keypoint)
+    brisk = create_detector("brisk", KEYPOINTS)
+    return Descriptor("BRISK", "512 bits", brisk, _sized(BRISK_SIZE / ORB_SIZE))
 
 
 def _beblid() -> Descriptor:
@@ -137,7 +159,8 @@ def _boost() -> Descriptor:
 
 
 def _sift() -> Descriptor:
-    return Descriptor("SIFT", "128 floats", create_detector("sift", KEYPOINTS), _sift_keypoint)
+    sift = create_detector("sift", KEYPOINTS)
+    return Descriptor("SIFT", "128 floats", sift, _sized(1 / SCALE_FACTORS["sift"]))
 
 
 PEERS: dict[str, Callable[[], Descriptor]] = {
@@ -169,15 +192,11 @@ def bindesc_descriptor(text: str) -> Descriptor:
     return Descriptor(label, f"{8 * extractor.descriptorSize()} bits", extractor)
 
 
-def _brisk_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:
-    return _resized(keypoint, keypoint.size * BRISK_SIZE / ORB_SIZE)
+def _sized(factor: float) -> Adapt:
+    """Keypoints of another size; octave 0 makes SIFT, which alone reads it, use the full image."""
+    return lambda keypoints, _: tuple(_copy(k, k.size * factor, 0) for k in keypoints)
 
 
-def _sift_keypoint(keypoint: cv2.KeyPoint) -> cv2.KeyPoint:
-    return _resized(keypoint, keypoint.size / SCALE_FACTORS["sift"])
-
-
-def _resized(keypoint: cv2.KeyPoint, size: float) -> cv2.KeyPoint:
-    """With another size; octave 0 makes SIFT, which alone reads it, use the full-size image."""
+def _copy(keypoint: cv2.KeyPoint, size: float, octave: int) -> cv2.KeyPoint:
     x, y = keypoint.pt
-    return cv2.KeyPoint(x, y, size, keypoint.angle, keypoint.response, 0, keypoint.class_id)
+    return cv2.KeyPoint(x, y, size, keypoint.angle, keypoint.response, octave, keypoint.class_id)

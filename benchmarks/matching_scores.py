@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from bindesc.detectors import KeyPoints
 
 from .datasets import Scene
 from .descriptors import Descriptor, detect, mutual_matches
@@ -71,7 +73,11 @@ def homography_is_right(
 
 
 def score_scene(
-    scene: Scene, descriptors: Sequence[Descriptor], *, bound: bool
+    scene: Scene,
+    descriptors: Sequence[Descriptor],
+    *,
+    bound: bool,
+    detect: Callable[[NDArray[np.uint8]], KeyPoints] = detect,
 ) -> dict[str, list[PairScore]]:
     """Score every descriptor, and the upper bound if asked, on each pair of a scene, by label."""
     scores: dict[str, list[PairScore]] = {BOUND: []} if bound else {}

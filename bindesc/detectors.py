@@ -43,7 +43,8 @@ def create_detector(name: str, nfeatures: int) -> Any:
     if name == "orb":
         return cv2.ORB.create(nfeatures=nfeatures)
     if name == "sift":
-        return cv2.SIFT.create(nfeatures=nfeatures)
+        # Without it all positions are a quarter of a pixel too far right and down.
+        return cv2.SIFT.create(nfeatures=nfeatures, enable_precise_upscale=True)
     if name == "fast":
         return cv2.FastFeatureDetector.create()
     class_name = {"agast": "AgastFeatureDetector"}.get(name, name.upper())
@@ -73,6 +74,8 @@ def detect(
 ) -> KeyPoints:
     """Detect keypoints and keep the best, in the detector's own order.
 
+    Those of ORB are put where they are, see :func:`from_orb`.
+
     Args:
         detector: a ``cv2.Feature2D`` object.
         gray: ``(H, W)`` uint8.
@@ -88,11 +91,53 @@ def detect(
         xy, _, _, response = to_arrays(keypoints)
         best = np.sort(select_keypoints(xy, response, nfeatures, even=even))
         keypoints = tuple(keypoints[i] for i in best)
+    if isinstance(detector, cv2.ORB):
+        move(keypoints, from_orb(detector, keypoints, gray.shape))
     if orient:
         angles = intensity_centroid(gray, to_arrays(keypoints)[0])
         for keypoint, angle in zip(keypoints, angles.tolist(), strict=True):
             keypoint.angle = angle
     return keypoints
+
+
+def from_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Where ORB's keypoints are in the image: ``(N, 2)`` float64, pixels.
+
+    OpenCV multiplies a keypoint's position in its level of the pyramid by the nominal scale. But
+    OpenCV resizes levels so that the corners of the images coincide, not the centres of their first
+    pixels, and to whole pixels: the positions of the coarsest level are 1.3 pixels too far up and
+    left, and up to 2 more at the far borders.
+
+    Args:
+        orb: the ``cv2.ORB`` that found them.
+        keypoints: as it gave them.
+        shape: of the image, height and width first.
+    """
+    nominal, true = _orb_scales(orb, keypoints, shape)
+    return (_positions(keypoints) / nominal + 0.5) * true - 0.5
+
+
+def to_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The inverse of :func:`from_orb`: the positions that ``orb.compute`` expects."""
+    nominal, true = _orb_scales(orb, keypoints, shape)
+    return ((_positions(keypoints) + 0.5) / true - 0.5) * nominal
+
+
+def _orb_scales(
+    orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Of each keypoint's level, OpenCV's scale ``(N, 1)`` and the true ones ``(N, 2)``."""
+    octave = np.fromiter(map(attrgetter("octave"), keypoints), np.int32, len(keypoints))
+    scale = orb.getScaleFactor() ** (octave - orb.getFirstLevel())
+    nominal = scale.astype(np.float32)[:, None]
+    size = np.array([shape[1], shape[0]])
+    return nominal, size / np.rint(size * (1 / nominal))
+
+
+def move(keypoints: KeyPoints, xy: NDArray[np.float64]) -> None:
+    """Put keypoints at other positions: ``(N, 2)``, pixels."""
+    for keypoint, position in zip(keypoints, xy.tolist(), strict=True):
+        keypoint.pt = position
 
 
 def to_arrays(
@@ -103,8 +148,13 @@ def to_arrays(
         np.fromiter(map(attrgetter(name), keypoints), np.float32, len(keypoints))
         for name in ("size", "angle", "response")
     )
-    xy = cv2.KeyPoint.convert(keypoints) if len(keypoints) else np.empty((0, 2), np.float32)
-    return np.asarray(xy), size, angle, response
+    return _positions(keypoints), size, angle, response
+
+
+def _positions(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+    if not len(keypoints):
+        return np.empty((0, 2), np.float32)
+    return np.asarray(cv2.KeyPoint.convert(keypoints))
 
 
 def to_keypoints(

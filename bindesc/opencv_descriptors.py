@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
+from .detectors import (
+    SCALE_FACTORS,
+    WITHOUT_ANGLE,
+    create_detector,
+    detect,
+    move,
+    to_arrays,
+    to_orb,
+)
 from .image import to_gray
 from .types import Features
 
@@ -59,7 +67,9 @@ class OpenCVFeatures:
         orient = self._detector_name in WITHOUT_ANGLE
         found = detect(self._detector, gray, None, self._nfeatures, orient=orient)
         # class_id carries the index through compute, which drops and reorders keypoints.
-        moved = [self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found)]
+        moved = tuple(self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found))
+        if self._descriptor_name == "orb":
+            move(moved, to_orb(self._descriptor, moved, gray.shape))
         kept, descriptors = self._descriptor.compute(gray, moved) if moved else ((), None)
         if descriptors is None:
             descriptors = np.zeros((0, self._descriptor.descriptorSize()), np.uint8)
@@ -86,7 +96,7 @@ def _create(descriptor: str, detector: str) -> Any:
     if descriptor == "orb":
         return cv2.ORB.create()
     if descriptor == "sift":
-        return cv2.SIFT.create()
+        return create_detector("sift", 0)
     if descriptor != "teblid":
         raise ValueError(f"descriptor: {descriptor!r} is none of {', '.join(OPENCV_DESCRIPTORS)}")
     contrib: Any = getattr(cv2, "xfeatures2d", None)

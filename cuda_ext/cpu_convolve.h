@@ -41,6 +41,12 @@ struct PixelGroups {
   int64_t out_step;
 };
 
+constexpr int kInputZero = 128;  // what a normalised value of 0 becomes in the first layer's input
+
+// A patch [side][side] with mean 0 and deviation 1, times `scale`, around kInputZero; `out` has a
+// border. `side` is a power of two, at most 32, so that the variance is exact.
+using Normalise = void (*)(const uint8_t* patch, int side, float scale, uint8_t* out);
+
 using Convolve = void (*)(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 
 }  // namespace bindesc

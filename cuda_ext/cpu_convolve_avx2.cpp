@@ -4,6 +4,9 @@
 #if defined(BINDESC_X86)
 #include <immintrin.h>
 
+#include <cmath>
+#include <cstring>
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
 #else
@@ -16,6 +19,7 @@ namespace avx2 {
 namespace {
 
 #include "cpu_convolve_loop.h"
+#include "cpu_normalise_loop.h"
 
 struct V {
   static constexpr int kRows = 1;
@@ -30,7 +34,6 @@ struct V {
     __m256i low_even, low_odd, high_even, high_odd;
   };
 
-  static inline Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static inline Input input(const uint8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, 4);
@@ -56,6 +59,10 @@ struct V {
 
 }  // namespace
 }  // namespace avx2
+
+void normalise_avx2(const uint8_t* patch, int side, float scale, uint8_t* out) {
+  avx2::normalise(patch, side, scale, out);
+}
 
 void convolve_avx2(const Convolution& c, const PixelGroups& pixels, const uint8_t* in, void* out) {
   avx2::convolve<avx2::V>(c, pixels, in, out);

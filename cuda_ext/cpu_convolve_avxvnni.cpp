@@ -5,6 +5,9 @@
 #if defined(BINDESC_AVX_VNNI)
 #include <immintrin.h>
 
+#include <cmath>
+#include <cstring>
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,avxvnni"))), apply_to = function)
 #else
@@ -17,6 +20,7 @@ namespace avxvnni {
 namespace {
 
 #include "cpu_convolve_loop.h"
+#include "cpu_normalise_loop.h"
 
 struct V {
   static constexpr int kRows = 1;
@@ -29,7 +33,6 @@ struct V {
     __m256i low, high;
   };
 
-  static inline Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static inline Input input(const uint8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, 4);
@@ -49,6 +52,10 @@ struct V {
 
 }  // namespace
 }  // namespace avxvnni
+
+void normalise_avxvnni(const uint8_t* patch, int side, float scale, uint8_t* out) {
+  avxvnni::normalise(patch, side, scale, out);
+}
 
 void convolve_avxvnni(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
                       void* out) {

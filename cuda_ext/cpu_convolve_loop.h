@@ -3,11 +3,13 @@
 //
 //   V::kRows          pixel runs computed together: as many as the registers hold
 //   V::kBlocks        channel blocks computed together at most, 1 to 3
-//   V::Sum, zero()    the sums of 16 channels
+//   V::Sum            the sums of 16 channels
+//   V::start(bias)    before the first product
 //   V::Input, input() four inputs for all channels
 //   V::Weights, weights()
 //   V::dot(sum, input, weights)
-//   V::store(sum, bias, multiplier, out), V::store(sum, bias, out)
+//   V::store(sum, out)
+//   V::store_run(sums, multiplier, out, step)  of four pixels, the sums kBlocks apart
 
 template <class V, int kBlocks>
 static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int first,
@@ -19,8 +21,10 @@ static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int
     const PixelGroup& group = pixels.groups[g];
     for (int half = 0; half < kPixelRows; half += V::kRows) {
       typename V::Sum sum[V::kRows * kPixelRun][kBlocks];
-      for (auto& pixel : sum)
-        for (auto& s : pixel) s = V::zero();
+      for (int b = 0; b < kBlocks; ++b) {
+        const typename V::Sum start = V::start(c.bias + (first + b) * kChannelBlock);
+        for (auto& pixel : sum) pixel[b] = start;
+      }
 
       const int8_t* w = weights;
       for (int row = 0; row < c.rows; ++row) {
@@ -41,15 +45,17 @@ static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int
         }
       }
       for (int r = 0; r < V::kRows; ++r) {
-        for (int i = 0; i < kPixelRun; ++i) {
-          uint8_t* const pixel = out + group.out[half + r] + i * pixels.out_step;
-          for (int b = 0; b < kBlocks; ++b) {
-            const int channel = (first + b) * kChannelBlock;
-            const typename V::Sum& s = sum[r * kPixelRun + i][b];
-            if (c.multiplier) {
-              V::store(s, c.bias + channel, c.multiplier + channel, pixel + channel);
-            } else {
-              V::store(s, c.bias + channel, reinterpret_cast<int32_t*>(pixel) + channel);
+        uint8_t* const pixel = out + group.out[half + r];
+        for (int b = 0; b < kBlocks; ++b) {
+          const int channel = (first + b) * kChannelBlock;
+          const typename V::Sum* const s = &sum[r * kPixelRun][b];
+          if (c.multiplier) {
+            V::template store_run<kBlocks>(s, c.multiplier + channel, pixel + channel,
+                                           pixels.out_step);
+          } else {
+            for (int i = 0; i < kPixelRun; ++i) {
+              auto* const row = reinterpret_cast<int32_t*>(pixel + i * pixels.out_step);
+              V::store(s[i * kBlocks], row + channel);
             }
           }
         }

@@ -1,6 +1,7 @@
 // Plain C++, for every processor.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "cpu_kernels.h"
 
@@ -9,6 +10,7 @@ namespace scalar {
 namespace {
 
 #include "cpu_convolve_loop.h"
+#include "cpu_normalise_loop.h"
 
 struct V {
   static constexpr int kRows = 1;
@@ -19,7 +21,11 @@ struct V {
   using Input = const uint8_t*;
   using Weights = const int8_t*;
 
-  static inline Sum zero() { return {}; }
+  static inline Sum start(const int32_t* bias) {
+    Sum sum;
+    for (int c = 0; c < kChannelBlock; ++c) sum.channel[c] = bias[c];
+    return sum;
+  }
   static inline Input input(const uint8_t* p) { return p; }
   static inline Weights weights(const int8_t* p) { return p; }
   static inline Sum dot(Sum sum, Input x, Weights w) {
@@ -29,20 +35,27 @@ struct V {
     }
     return sum;
   }
-  static inline void store(const Sum& sum, const int32_t* bias, int32_t* out) {
-    for (int c = 0; c < kChannelBlock; ++c) out[c] = sum.channel[c] + bias[c];
+  static inline void store(const Sum& sum, int32_t* out) {
+    for (int c = 0; c < kChannelBlock; ++c) out[c] = sum.channel[c];
   }
-  static inline void store(const Sum& sum, const int32_t* bias, const float* multiplier,
-                           uint8_t* out) {
-    for (int c = 0; c < kChannelBlock; ++c) {
-      const auto positive = static_cast<float>(std::max(sum.channel[c] + bias[c], 0));
-      out[c] = static_cast<uint8_t>(std::min(std::nearbyint(positive * multiplier[c]), 255.0f));
+  template <int kStride>
+  static inline void store_run(const Sum* sum, const float* multiplier, uint8_t* out,
+                               int64_t step) {
+    for (int i = 0; i < kPixelRun; ++i, sum += kStride, out += step) {
+      for (int c = 0; c < kChannelBlock; ++c) {
+        const auto positive = static_cast<float>(std::max(sum->channel[c], 0));
+        out[c] = static_cast<uint8_t>(std::min(std::nearbyint(positive * multiplier[c]), 255.0f));
+      }
     }
   }
 };
 
 }  // namespace
 }  // namespace scalar
+
+void normalise_scalar(const uint8_t* patch, int side, float scale, uint8_t* out) {
+  scalar::normalise(patch, side, scale, out);
+}
 
 void convolve_scalar(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
                      void* out) {

@@ -1,27 +1,32 @@
 // How sums in two 256-bit registers become output; members of the vector types of AVX2 and AVX-VNNI.
 
-  static inline __m256i biased(__m256i sum, const int32_t* bias) {
-    return _mm256_add_epi32(sum, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias)));
+  static inline Sum start(const int32_t* bias) {
+    const auto* const v = reinterpret_cast<const __m256i*>(bias);
+    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
   }
-  static inline void store(const Sum& sum, const int32_t* bias, int32_t* out) {
+  static inline void store(const Sum& sum, int32_t* out) {
     auto* const v = reinterpret_cast<__m256i*>(out);
-    _mm256_storeu_si256(v, biased(sum.low, bias));
-    _mm256_storeu_si256(v + 1, biased(sum.high, bias + 8));
+    _mm256_storeu_si256(v, sum.low);
+    _mm256_storeu_si256(v + 1, sum.high);
   }
-  static inline __m256i scaled(__m256i sum, const int32_t* bias, const float* multiplier) {
-    const __m256i positive = _mm256_max_epi32(biased(sum, bias), _mm256_setzero_si256());
-    return _mm256_cvtps_epi32(
-        _mm256_mul_ps(_mm256_cvtepi32_ps(positive), _mm256_loadu_ps(multiplier)));
-  }
-  static inline void store(const Sum& sum, const int32_t* bias, const float* multiplier,
-                           uint8_t* out) {
-    // Packing works within 128-bit halves; the permutation brings the channels into order.
-    const __m256i words = _mm256_permute4x64_epi64(
-        _mm256_packus_epi32(scaled(sum.low, bias, multiplier),
-                            scaled(sum.high, bias + 8, multiplier + 8)),
-        0xD8);
-    const __m256i limited = _mm256_min_epu16(words, _mm256_set1_epi16(0xFF));
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(out),
-        _mm_packus_epi16(_mm256_castsi256_si128(limited), _mm256_extracti128_si256(limited, 1)));
+  template <int kStride>
+  static inline void store_run(const Sum* sum, const float* multiplier, uint8_t* out,
+                               int64_t step) {
+    const __m256 low = _mm256_loadu_ps(multiplier), high = _mm256_loadu_ps(multiplier + 8);
+    const auto words = [&](const Sum& s) {
+      return _mm256_packs_epi32(
+          _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(s.low), low)),
+          _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(s.high), high)));
+    };
+    // Packing limits to 0 and 255. It works within 128-bit halves, so that each holds half of the
+    // channels of both pixels; the permutation brings them into order.
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int i = 0; i < 4; i += 2) {
+      const __m256i bytes = _mm256_permutevar8x32_epi32(
+          _mm256_packus_epi16(words(sum[i * kStride]), words(sum[(i + 1) * kStride])), order);
+      auto* const first = reinterpret_cast<__m128i*>(out + i * step);
+      auto* const second = reinterpret_cast<__m128i*>(out + (i + 1) * step);
+      _mm_storeu_si128(first, _mm256_castsi256_si128(bytes));
+      _mm_storeu_si128(second, _mm256_extracti128_si256(bytes, 1));
+    }
   }

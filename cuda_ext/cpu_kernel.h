@@ -66,6 +66,7 @@ struct Kernel {
   // Both sweep a tile over all blocks and update the columns.
   void (*top2)(const Blocks&, const Tile&, const Columns&, Best* rows);
   void (*within)(const Blocks&, const Tile&, const Columns&, const Hits&);
+  Normalise normalise;
   Convolve convolve;
   Sample sample;
   const TableKernel* table;  // for 256 bits; null where the sweep is faster

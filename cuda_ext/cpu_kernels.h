@@ -15,6 +15,7 @@
 namespace bindesc {
 
 extern const Kernel kScalar;
+void normalise_scalar(const uint8_t* patch, int side, float scale, uint8_t* out);
 void convolve_scalar(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void sample_scalar(const SampleGrid&, uint8_t* out);
 #if defined(BINDESC_X86)
@@ -23,9 +24,12 @@ extern const Kernel kAvx512;
 extern const TableKernel kTableAvx512;
 #if defined(BINDESC_AVX_VNNI)
 extern const Kernel kAvxVnni;
+void normalise_avxvnni(const uint8_t* patch, int side, float scale, uint8_t* out);
 void convolve_avxvnni(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 #endif
+void normalise_avx2(const uint8_t* patch, int side, float scale, uint8_t* out);
 void convolve_avx2(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+void normalise_avx512(const uint8_t* patch, int side, float scale, uint8_t* out);
 void convolve_avx512(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void sample_avx2(const SampleGrid&, uint8_t* out);
 void sample_avx512(const SampleGrid&, uint8_t* out);

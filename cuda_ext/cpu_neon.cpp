@@ -78,7 +78,7 @@ bool usable() { return true; }
 }  // namespace neon
 
 const Kernel kNeon{"neon", neon::V::kLanes, neon::usable, neon::top2,
-                   neon::within, convolve_scalar, sample_scalar, nullptr};
+                   neon::within, normalise_scalar, convolve_scalar, sample_scalar, nullptr};
 
 }  // namespace bindesc
 #endif

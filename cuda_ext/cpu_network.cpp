@@ -1,7 +1,6 @@
 #include "cpu_network.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -14,43 +13,10 @@ namespace {
 
 constexpr int kGroupSize = kPixelRows * kPixelRun;   // patches whose last layer is done together
 constexpr int kSides[] = {16, 32};                   // of a patch; its variance stays exact
-constexpr int kTaskGroups = 4;                       // groups a thread takes at a time
+constexpr float kHighestMultiplier = 128;            // its product with a sum fits 32 bits
 
 [[noreturn]] void refuse(size_t layer, const std::string& reason) {
   throw std::invalid_argument("layers[" + std::to_string(layer) + "]: " + reason);
-}
-
-// The integer nearest to `value` in -2^22 to 2^22, ties to even: adding 1.5 * 2^23 leaves no digit
-// for the fraction. Unlike std::nearbyint, compilers vectorise it for any processor.
-inline int32_t nearest_integer(float value) {
-  const float shifted = value + 12582912.0f;
-  int32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  return bits - 0x4B400000;
-}
-
-// A patch with mean 0 and deviation 1, times `scale`, around kInputZero; `out` has a border.
-void normalise(const uint8_t* patch, int side, float scale, uint8_t* out) {
-  const int pixels = side * side;
-  int32_t sum = 0, squares = 0;  // at most 2^10 * 2^16
-  for (int i = 0; i < pixels; ++i) {
-    sum += patch[i];
-    squares += patch[i] * patch[i];
-  }
-  // Exact: the integer has 37 bits at most, and the divisors are powers of two.
-  const double variance =
-      static_cast<double>(int64_t{pixels} * squares - int64_t{sum} * sum) / (double(pixels) * pixels);
-  const auto factor = static_cast<float>(double{scale} / (std::sqrt(variance) + 1e-3));
-  const auto mean = static_cast<float>(static_cast<double>(sum) / pixels);
-  for (int y = 0; y < side; ++y) {
-    const uint8_t* in = patch + y * side;
-    uint8_t* row = out + (y + 1) * (side + 2) + 1;
-    for (int x = 0; x < side; ++x) {
-      // No value is farther from the mean than sqrt(pixels) deviations: 2^10 is never exceeded.
-      const int32_t scaled = nearest_integer((static_cast<float>(in[x]) - mean) * factor);
-      row[x] = static_cast<uint8_t>(kInputZero + std::max(-127, std::min(127, scaled)));
-    }
-  }
 }
 
 }  // namespace
@@ -59,8 +25,10 @@ void normalise(const uint8_t* patch, int side, float scale, uint8_t* out) {
 struct Network::Maps {
   Aligned<uint8_t> input;
   std::vector<Aligned<uint8_t>> maps;  // the output of each layer but the last
+  std::vector<int32_t> sums;           // of the last
 
-  explicit Maps(const Network& network) {
+  explicit Maps(const Network& network)
+      : sums(static_cast<size_t>(kGroupSize * network.outputs())) {
     const int with_border = network.side_ + 2;
     const int64_t input_bytes = with_border * with_border + 4;  // a window's last word reaches over
     input = make_aligned<uint8_t>(input_bytes);
@@ -157,6 +125,11 @@ Network::Network(const std::vector<LayerSpec>& specs, float input_scale)
     if (spec.channels < 1 || spec.channels % kChannelBlock) {
       refuse(i, "channels must be a multiple of 16, got " + std::to_string(spec.channels));
     }
+    for (int c = 0; !last && c < spec.channels; ++c) {
+      if (!(spec.multiplier[c] >= 0 && spec.multiplier[c] < kHighestMultiplier)) {
+        refuse(i, "multipliers must be from 0 to 128, got " + std::to_string(spec.multiplier[c]));
+      }
+    }
     if (!last && spec.stride != 1 && spec.stride != 2) {
       refuse(i, "stride must be 1 or 2, got " + std::to_string(spec.stride));
     }
@@ -169,11 +142,11 @@ Network::Network(const std::vector<LayerSpec>& specs, float input_scale)
   }
 }
 
-void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count, Maps& maps,
-                             int32_t* out) const {
+void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
+                        Maps& maps) const {
   const size_t before = layers_.size() - 1;
   for (int p = 0; p < count; ++p) {
-    normalise(patches + p * side_ * side_, side_, input_scale_, maps.input.get());
+    kernel.normalise(patches + p * side_ * side_, side_, input_scale_, maps.input.get());
     const uint8_t* in = maps.input.get();
     for (size_t i = 0; i < before; ++i) {
       uint8_t* map = maps.maps[i].get();
@@ -183,25 +156,21 @@ void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
     }
   }
   kernel.convolve(layers_[before].convolution(), layers_[before].pixels(),
-                  maps.maps[before - 1].get(), out);
+                  maps.maps[before - 1].get(), maps.sums.data());
 }
 
 bool Network::run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads,
                   Stop& stop, const Output& output) const {
-  constexpr int64_t kPerTask = kTaskGroups * kGroupSize;
-  const int64_t tasks = (count + kPerTask - 1) / kPerTask;
+  const int64_t tasks = (count + kGroupSize - 1) / kGroupSize;
   threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
   std::vector<std::unique_ptr<Maps>> maps(static_cast<size_t>(threads));
   const auto task = [&](int64_t index, int worker) {
     auto& mine = maps[static_cast<size_t>(worker)];
     if (!mine) mine = std::make_unique<Maps>(*this);
-    std::vector<int32_t> sums(static_cast<size_t>(kGroupSize * outputs()));
-    const int64_t end = std::min(count, (index + 1) * kPerTask);
-    for (int64_t first = index * kPerTask; first < end; first += kGroupSize) {
-      const int some = static_cast<int>(std::min<int64_t>(kGroupSize, end - first));
-      run_group(kernel, patches + first * side_ * side_, some, *mine, sums.data());
-      output(first, some, sums.data());
-    }
+    const int64_t first = index * kGroupSize;
+    const int some = static_cast<int>(std::min<int64_t>(kGroupSize, count - first));
+    run_group(kernel, patches + first * side_ * side_, some, *mine);
+    output(first, some, mine->sums.data());
   };
   return parallel_for(tasks, threads, stop, task);
 }

@@ -15,8 +15,6 @@
 
 namespace bindesc {
 
-constexpr int kInputZero = 128;  // what a normalised value of 0 becomes in the first layer's input
-
 // A layer as Python has it. All but the last are 3x3 convolutions with a border of one; the last
 // one spans its whole input map.
 struct LayerSpec {
@@ -62,8 +60,7 @@ class Network {
   };
   struct Maps;
 
-  void run_group(const Kernel& kernel, const uint8_t* patches, int count, Maps& maps,
-                      int32_t* out) const;
+  void run_group(const Kernel& kernel, const uint8_t* patches, int count, Maps& maps) const;
 
   std::vector<Layer> layers_;
   float input_scale_;

@@ -8,12 +8,15 @@ from pictures import textured_gray
 from bindesc.detectors import (
     SCALE_FACTORS,
     create_detector,
+    detect,
     detector_name,
     intensity_centroid,
+    move,
     select_keypoints,
     suppression_radius,
     to_arrays,
     to_keypoints,
+    to_orb,
 )
 
 
@@ -67,6 +70,34 @@ def test_even_distribution_covers_more_of_the_image():
 def test_equal_responses_keep_the_order():
     xy = np.zeros((5, 2), np.float32)
     assert select_keypoints(xy, np.ones(5, np.float32), 3, even=False).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["orb", "sift"])
+@pytest.mark.parametrize("shape", [(480, 640), (301, 403)])
+def test_keypoints_turn_with_the_image(name, shape):
+    gray = textured_gray(*shape)
+    points = []
+    for image in (gray, np.rot90(gray, 2).copy()):
+        xy, size, _, _ = to_arrays(detect(create_detector(name, 2000), image, None, 2000))
+        points.append(xy[size >= np.quantile(size, 0.6)].astype(np.float64))
+    back = np.array(shape[::-1]) - 1 - points[1]
+    between = back[None] - points[0][:, None]
+    distance = np.linalg.norm(between, axis=2)
+    nearest = between[np.arange(len(between)), distance.argmin(axis=1)]
+    same = nearest[distance.min(axis=1) < 4]
+    assert len(same) > 50
+    assert (np.abs(np.median(same, axis=0)) < 0.05).all()
+
+
+def test_orb_describes_mended_keypoints_as_its_own():
+    gray = textured_gray(301, 403)
+    orb = create_detector("orb", 500)
+    raw, codes = orb.detectAndCompute(gray, None)
+    mended = detect(orb, gray, None, 500)
+    move(mended, to_orb(orb, mended, gray.shape))
+    _, again = orb.compute(gray, mended)
+    assert len(raw) == len(mended) > 400
+    assert (again == codes).all()
 
 
 @pytest.mark.parametrize("name", ["orb", "fast", "sift"])

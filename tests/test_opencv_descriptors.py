@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pictures import textured
 
-from bindesc.detectors import SCALE_FACTORS
+from bindesc.detectors import SCALE_FACTORS, create_detector, from_orb, move
 from bindesc.opencv_descriptors import OpenCVFeatures
 
 HAS_TEBLID = hasattr(getattr(cv2, "xfeatures2d", None), "TEBLID")
@@ -16,6 +16,7 @@ def test_orb_equals_opencv() -> None:
     found = OpenCVFeatures("orb", "orb", 200).extract(image)
     orb = cv2.ORB.create(200)
     keypoints, descriptors = orb.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None)
+    move(keypoints, from_orb(orb, keypoints, image.shape))
     expected = {(*k.pt, k.size): d.tobytes() for k, d in zip(keypoints, descriptors, strict=True)}
     rows = zip(found.xy.tolist(), found.size.tolist(), found.descriptors, strict=True)
     same = [expected.get((x, y, size)) == code.tobytes() for (x, y), size, code in rows]
@@ -27,7 +28,7 @@ def test_sift_equals_opencv() -> None:
     image = textured()
     found = OpenCVFeatures("sift", "sift", 200).extract(image)
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    keypoints, descriptors = cv2.SIFT.create(200).detectAndCompute(grey, None)
+    keypoints, descriptors = create_detector("sift", 200).detectAndCompute(grey, None)
     expected = {(*k.pt, k.angle): d for k, d in zip(keypoints, descriptors, strict=True)}
     assert len(found) > 100
     for (x, y), angle, code in zip(

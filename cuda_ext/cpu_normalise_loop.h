@@ -1,0 +1,35 @@
+// The loop that every instruction set shares; compilers vectorise it. Each includes it in a namespace
+// of its own.
+
+// The integer nearest to `value` in -2^22 to 2^22, ties to even: adding 1.5 * 2^23 leaves no digit
+// for the fraction. Unlike std::nearbyint, it is vectorised for any processor.
+static inline int32_t nearest_integer(float value) {
+  const float shifted = value + 12582912.0f;
+  int32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  return bits - 0x4B400000;
+}
+
+static void normalise(const uint8_t* patch, int side, float scale, uint8_t* out) {
+  const int pixels = side * side;
+  int32_t sum = 0, squares = 0;  // at most 2^10 * 2^16
+  for (int i = 0; i < pixels; ++i) {
+    sum += patch[i];
+    squares += patch[i] * patch[i];
+  }
+  // Exact: the integer has 37 bits at most, and the divisors are powers of two.
+  const double variance =
+      static_cast<double>(int64_t{pixels} * squares - int64_t{sum} * sum) / (double(pixels) * pixels);
+  const auto factor = static_cast<float>(double{scale} / (std::sqrt(variance) + 1e-3));
+  const auto mean = static_cast<float>(static_cast<double>(sum) / pixels);
+  for (int y = 0; y < side; ++y) {
+    const uint8_t* const in = patch + y * side;
+    uint8_t* const row = out + (y + 1) * (side + 2) + 1;
+    for (int x = 0; x < side; ++x) {
+      // No value is farther from the mean than sqrt(pixels) deviations: 2^10 is never exceeded.
+      const int32_t scaled = nearest_integer((static_cast<float>(in[x]) - mean) * factor);
+      const int32_t low = scaled < -127 ? -127 : scaled;
+      row[x] = static_cast<uint8_t>(kInputZero + (low > 127 ? 127 : low));
+    }
+  }
+}
