@@ -231,6 +231,8 @@ def changed(layers, position, **values):
         (0, {"bias": np.zeros(8, np.int32)}, r"layers\[0\].*one bias"),
         (0, {"multiplier": None}, r"layers\[0\].*multipliers"),
         (2, {"multiplier": np.ones(64, np.float32)}, r"layers\[2\].*multipliers"),
+        (0, {"multiplier": np.full(16, 128, np.float32)}, r"layers\[0\].*from 0 to 128"),
+        (0, {"multiplier": np.full(16, np.nan, np.float32)}, r"layers\[0\].*from 0 to 128"),
         (2, {"weights": np.zeros((64, 3, 3, 16), np.int8)}, r"layers\[2\].*8x8"),
     ],
 )
