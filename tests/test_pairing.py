@@ -56,6 +56,12 @@ def test_a_keypoint_is_in_one_pair_only():
     assert len(pair(first, [a[:0] for a in second])) == 0
 
 
+def test_of_keypoints_at_one_corner_those_of_the_same_size_are_pairs():
+    first = keypoints((10, 10, 31, 0), (11, 10, 37, 0), (10, 10, 44, 0))
+    second = keypoints((11, 10, 31, 0), (10, 10, 37, 0), (11, 10, 44, 0))
+    assert pair(first, second).tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
 def test_size_and_angle_follow_the_change_of_view():
     turn_and_double = np.array([[0.0, -2, 100], [2, 0, 0], [0, 0, 1]])
     assert len(pair(keypoints((10, 10, 31, 0)), keypoints((80, 20, 62, 90)), turn_and_double)) == 1

@@ -16,15 +16,22 @@ import bindesc
 from bindesc.cli import main
 from bindesc.folder import FolderError
 from bindesc.image import ImageError
-from bindesc.models.compact import CompactConfig
+from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.frames import FrameNoise
 from bindesc.training.losses import hardest_triplet, orientation_loss, relax_bits
-from bindesc.training.metric import WEIGHTS, MetricConfig, draw_batch, split_groups, train
+from bindesc.training.metric import (
+    WEIGHTS,
+    MetricConfig,
+    _start_from,
+    draw_batch,
+    split_groups,
+    train,
+)
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
-from bindesc.weights import WeightsError, load_model
+from bindesc.weights import WeightsError, golden_patches, load_model, save_model
 
 SETTINGS = PairSettings(views=2, pairs_per_view=30, min_pairs=8, keypoints=500)
 CONFIG = MetricConfig(
@@ -251,9 +258,24 @@ def test_an_orientation_is_added_to_a_model(wide, tmp_path):
     last = second.orientation.layers[-2]
     assert not last.weight.any()  # every angle stays as it is
     assert last.bias.tolist() == [1, 0]
-    other = replace(added, model=replace(added.model, channels=(8, 16)))
+    other = replace(added, model=replace(added.model, bits=32))
     with pytest.raises(WeightsError, match="wanted"):
         train(wide, tmp_path / "third", other, initial=str(tmp_path / "first" / WEIGHTS))
+
+
+def test_a_model_grows_and_computes_the_same(wide, tmp_path):
+    train(wide, tmp_path / "first", CONFIG)
+    initial = tmp_path / "first" / WEIGHTS
+    first = load_model(initial)[0]
+    channels = tuple(n + 8 for n in CONFIG.model.channels)
+    grown = CompactNet(replace(CONFIG.model, channels=channels))
+    _start_from(grown, str(initial))
+    patches = torch.from_numpy(golden_patches()).float()[:, None]
+    assert torch.allclose(first.eval()(patches), grown.eval()(patches), atol=1e-4)
+    assert grown.layers[0].weight[-8:].any(dim=(1, 2, 3)).all()  # what is new can learn
+    save_model(tmp_path / "grown.safetensors", grown)
+    with pytest.raises(WeightsError, match="wanted"):  # it cannot shrink
+        _start_from(CompactNet(CONFIG.model), str(tmp_path / "grown.safetensors"))
 
 
 def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):

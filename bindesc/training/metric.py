@@ -7,6 +7,7 @@ the patches, and from the known turn between the two views.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from operator import ge
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,15 +47,14 @@ class MetricConfig:
         orientation_weight: of the orientation's own loss.
         orientation_anchor: in that loss, what keeps it near to the detector's orientation.
         noise: added to the keypoints.
-        near: points of one photo closer than this are not used as negatives, pixels.
         held_out_every: one photo in so many is kept for validation, one at least.
         seed: of the weights and of the batches.
     """
 
     model: CompactConfig = field(default_factory=CompactConfig)
     steps: int = 4000
-    photos: int = 16
-    pairs: int = 32
+    photos: int = 4
+    pairs: int = 128
     learning_rate: float = 2e-3
     warmup: int = 200
     weight_decay: float = 1e-4
@@ -63,7 +63,6 @@ class MetricConfig:
     orientation_weight: float = 0.3
     orientation_anchor: float = 0.1
     noise: FrameNoise = field(default_factory=FrameNoise)
-    near: float = 5.0
     held_out_every: int = 16
     seed: int = 0
 
@@ -86,8 +85,8 @@ class Batch(NamedTuple):
 
     Attributes:
         patches: ``(N, 2, S, S)`` uint8, half of the pairs mirrored.
-        negative: ``(N, N)`` bool, which pairs may be negatives, because they show different places
-            or points of one photo that lie apart.
+        negative: ``(N, N)`` bool, which pairs may be negatives: other keypoints of the same two
+            views, or those of other places.
         turn: ``(N,)`` float32, radians, see :class:`bindesc.training.pairs.Pairs`.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
         errors: ``(N, 2, 2)`` float32, directions that they are turned to at last.
@@ -112,10 +111,9 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     ]
     row = np.concatenate(rows)
     group = np.repeat(chosen, config.pairs)
-    scene, xy = data.scene[group], data.xy[row]
-    apart = ((xy[:, None] - xy) ** 2).sum(-1) > config.near**2
+    scene = data.scene[group]
     same_view = group[:, None] == group
-    negative = np.where(same_view, apart, scene[:, None] != scene)
+    negative = np.where(same_view, row[:, None] != row, scene[:, None] != scene)
     patches, turn = data.patches[row], np.radians(data.turn[row])
     mirrored = rng.random(len(row)) < 0.5
     # Top to bottom, so that the detector's orientation still points to the right.
@@ -216,14 +214,31 @@ def _loss(model: CompactNet, batch: Batch, config: MetricConfig, step: int) -> T
 
 
 def _start_from(model: CompactNet, initial: str) -> None:
-    """Copy a model's weights; a new orientation network may be added, which turns nothing yet."""
+    """Copy a model's weights into a network like it, or one that has more.
+
+    More channels, and an orientation network where there is none: what is new changes no output
+    yet.
+    """
     known = load_model(initial)[0]
-    if model.orientation is None or getattr(known, "orientation", None) is not None:
+    if not (isinstance(known, CompactNet) and _has_all_of(model.config, known.config)):
         load_weights(model, initial)
         return
-    same = CompactNet(replace(model.config, orientation=()))
-    load_weights(same, initial)
-    model.layers.load_state_dict(same.layers.state_dict())
+    state = model.state_dict()
+    for name, old in known.state_dict().items():
+        new = state[name]
+        if new.shape != old.shape and old.ndim == 4:
+            new[: len(old)] = 0  # known channels do not see the new ones
+        new[tuple(slice(n) for n in old.shape)] = old
+
+
+def _has_all_of(config: CompactConfig, known: CompactConfig) -> bool:
+    same = replace(config, channels=known.channels, orientation=known.orientation) == known
+    return (
+        same
+        and len(config.channels) == len(known.channels)
+        and all(map(ge, config.channels, known.channels))
+        and known.orientation in ((), config.orientation)
+    )
 
 
 def _checkpoint(run: Run, config: MetricConfig) -> dict[str, Any]:

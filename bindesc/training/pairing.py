@@ -108,7 +108,8 @@ def pair_keypoints(
         tolerance: how far a pair may differ.
 
     Returns:
-        ``(K, 2)`` indices; each keypoint occurs once at most, the closest pairs first in line.
+        ``(K, 2)`` indices of keypoints that are nearest to each other, in place and size together;
+        each occurs once at most.
     """
     if not (len(first[0]) and len(second[0])):
         return np.empty((0, 2), np.intp)
@@ -116,7 +117,9 @@ def pair_keypoints(
     allowed = (  # nothing compares true with a NaN
         (offset <= tolerance.offset) & (ratio <= np.log(tolerance.scale)) & (turn <= tolerance.turn)
     )
-    cost = np.where(allowed, offset, np.inf)
+    # ORB finds a corner at several scales, all at about the same place: like belongs to like.
+    cost = (offset / tolerance.offset) ** 2 + (ratio / np.log(tolerance.scale)) ** 2
+    cost[~allowed] = np.inf
     best_b, best_a = cost.argmin(1), cost.argmin(0)
     index = np.arange(len(first[0]))
     mutual = (best_a[best_b] == index) & allowed[index, best_b]
