@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector, move, to_orb
+from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector, to_orb
 from bindesc.detectors import detect as detect_with
 from bindesc.extractor import create
 from bindesc.matching import match
@@ -121,7 +121,7 @@ def _orb() -> Descriptor:
 
     def adapt(keypoints: KeyPoints, shape: tuple[int, ...]) -> KeyPoints:
         moved = tuple(_copy(k, k.size, k.octave) for k in keypoints)
-        move(moved, to_orb(orb, moved, shape))
+        to_orb(orb, moved, shape)
         return moved
 
     return Descriptor("ORB", "256 bits", orb, adapt)

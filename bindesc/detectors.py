@@ -92,7 +92,7 @@ def detect(
         best = np.sort(select_keypoints(xy, response, nfeatures, even=even))
         keypoints = tuple(keypoints[i] for i in best)
     if isinstance(detector, cv2.ORB):
-        move(keypoints, from_orb(detector, keypoints, gray.shape))
+        from_orb(detector, keypoints, gray.shape)
     if orient:
         angles = intensity_centroid(gray, to_arrays(keypoints)[0])
         for keypoint, angle in zip(keypoints, angles.tolist(), strict=True):
@@ -100,8 +100,8 @@ def detect(
     return keypoints
 
 
-def from_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Where ORB's keypoints are in the image: ``(N, 2)`` float64, pixels.
+def from_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> None:
+    """Move keypoints from where OpenCV's ORB says that they are to where they are in the image.
 
     OpenCV multiplies a keypoint's position in its level of the pyramid by the nominal scale. But
     OpenCV resizes levels so that the corners of the images coincide, not the centres of their first
@@ -114,13 +114,13 @@ def from_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> NDArray[
         shape: of the image, height and width first.
     """
     nominal, true = _orb_scales(orb, keypoints, shape)
-    return (_positions(keypoints) / nominal + 0.5) * true - 0.5
+    _move(keypoints, (_positions(keypoints) / nominal + 0.5) * true - 0.5)
 
 
-def to_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The inverse of :func:`from_orb`: the positions that ``orb.compute`` expects."""
+def to_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> None:
+    """The inverse of :func:`from_orb`: move keypoints to where ``orb.compute`` expects them."""
     nominal, true = _orb_scales(orb, keypoints, shape)
-    return ((_positions(keypoints) + 0.5) / true - 0.5) * nominal
+    _move(keypoints, ((_positions(keypoints) + 0.5) / true - 0.5) * nominal)
 
 
 def _orb_scales(
@@ -134,8 +134,7 @@ def _orb_scales(
     return nominal, size / np.rint(size * (1 / nominal))
 
 
-def move(keypoints: KeyPoints, xy: NDArray[np.float64]) -> None:
-    """Put keypoints at other positions: ``(N, 2)``, pixels."""
+def _move(keypoints: KeyPoints, xy: NDArray[np.float64]) -> None:
     for keypoint, position in zip(keypoints, xy.tolist(), strict=True):
         keypoint.pt = position
 

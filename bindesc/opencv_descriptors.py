@@ -9,15 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import (
-    SCALE_FACTORS,
-    WITHOUT_ANGLE,
-    create_detector,
-    detect,
-    move,
-    to_arrays,
-    to_orb,
-)
+from .detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays, to_orb
 from .image import to_gray
 from .types import Features
 
@@ -69,7 +61,7 @@ class OpenCVFeatures:
         # class_id carries the index through compute, which drops and reorders keypoints.
         moved = tuple(self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found))
         if self._descriptor_name == "orb":
-            move(moved, to_orb(self._descriptor, moved, gray.shape))
+            to_orb(self._descriptor, moved, gray.shape)
         kept, descriptors = self._descriptor.compute(gray, moved) if moved else ((), None)
         if descriptors is None:
             descriptors = np.zeros((0, self._descriptor.descriptorSize()), np.uint8)

@@ -21,7 +21,7 @@
     // Packing limits to 0 and 255. It works within 128-bit halves, so that each holds half of the
     // channels of both pixels; the permutation brings them into order.
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    for (int i = 0; i < 4; i += 2) {
+    for (int i = 0; i < kPixelRun; i += 2) {
       const __m256i bytes = _mm256_permutevar8x32_epi32(
           _mm256_packus_epi16(words(sum[i * kStride]), words(sum[(i + 1) * kStride])), order);
       auto* const first = reinterpret_cast<__m128i*>(out + i * step);

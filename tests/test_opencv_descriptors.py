@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pictures import textured
 
-from bindesc.detectors import SCALE_FACTORS, create_detector, from_orb, move
+from bindesc.detectors import SCALE_FACTORS, create_detector, from_orb
 from bindesc.opencv_descriptors import OpenCVFeatures
 
 HAS_TEBLID = hasattr(getattr(cv2, "xfeatures2d", None), "TEBLID")
@@ -16,7 +16,7 @@ def test_orb_equals_opencv() -> None:
     found = OpenCVFeatures("orb", "orb", 200).extract(image)
     orb = cv2.ORB.create(200)
     keypoints, descriptors = orb.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None)
-    move(keypoints, from_orb(orb, keypoints, image.shape))
+    from_orb(orb, keypoints, image.shape)
     expected = {(*k.pt, k.size): d.tobytes() for k, d in zip(keypoints, descriptors, strict=True)}
     rows = zip(found.xy.tolist(), found.size.tolist(), found.descriptors, strict=True)
     same = [expected.get((x, y, size)) == code.tobytes() for (x, y), size, code in rows]

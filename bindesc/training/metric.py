@@ -221,7 +221,7 @@ def _start_from(model: CompactNet, initial: str) -> None:
     """
     known = load_model(initial)[0]
     if not (isinstance(known, CompactNet) and _has_all_of(model.config, known.config)):
-        load_weights(model, initial)
+        load_weights(model, initial)  # raises, as it says what differs
         return
     state = model.state_dict()
     for name, old in known.state_dict().items():
