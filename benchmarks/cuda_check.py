@@ -2,7 +2,9 @@
 
 Run ``make cuda-check``, or ``python -m benchmarks.cuda_check``; it writes ``results/cuda.json``.
 The exit code is 0 if all results are equal, 1 if one is not, and 2 without a usable GPU. A time
-spans the call, its work on the GPU and the read of the number of matches.
+spans the call, its work on the GPU and the read of the number of matches. Beside it stands what
+torch takes for the two nearest and the columns' nearest, by a matrix product in half precision of
+codes that were unpacked before.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import sys
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bindesc import cuda, matching, reference
 from bindesc.cuda import DeviceArray
 
-from .common import Contender, measure, write_results
+from .common import Contender, Timing, measure, write_results
 
 CHECK_SIZES = ((0, 3), (3, 0), (1, 1), (2, 1), (31, 33), (509, 129), (1021, 1031), (5000, 4999))
 CHECK_WIDTHS = (2, 4, 8, 10, 16, 30, 32, 34, 64)
@@ -31,6 +34,8 @@ TIMED_K = (10, 32)
 RADIUS = 90
 BATCH = 32
 BATCH_SIZE = 2000
+LARGEST_PRODUCT = 20_000
+OURS, TORCH = "two nearest, mutual", "torch, two nearest, mutual"
 
 
 def codes(rows: int, width: int, seed: int, mask: int = 0xFF) -> NDArray[np.uint8]:
@@ -79,44 +84,47 @@ def check(sizes: tuple[tuple[int, int], ...], widths: tuple[int, ...]) -> list[s
 
 
 def time_sizes(sizes: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
-    """Time mutual matching of N x N random 256-bit codes and of a batch of pairs, and lists."""
+    """Time N x N random 256-bit codes, and a batch of pairs."""
     workspace = cuda.Workspace()
     rows = []
     for n in sizes:
         d1, d2 = DeviceArray.upload(codes(n, 32, 1)), DeviceArray.upload(codes(n, 32, 2))
-        rows.append(_row(f"{n} x {n}", 1, n, [(d1, d2)], workspace, repeats))
-        rows += _list_rows(n, d1, d2, workspace, repeats)
+        contenders = {OURS: _matching([(d1, d2)], workspace)} | _lists(d1, d2, workspace)
+        if n <= LARGEST_PRODUCT and torch.cuda.is_available():
+            contenders[TORCH] = _product(d1.numpy(), d2.numpy())
+        for name, timing in measure(contenders, repeats=repeats).items():
+            rows.append(_row(name, 1, n, timing))
     n = min(BATCH_SIZE, max(sizes))
     pairs = [
         (DeviceArray.upload(codes(n, 32, i)), DeviceArray.upload(codes(n, 32, i + BATCH)))
         for i in range(BATCH)
     ]
-    rows.append(_row(f"{BATCH} pairs of {n} x {n}", BATCH, n, pairs, workspace, repeats))
-    return rows
+    name = f"{BATCH} image pairs at once, mutual"
+    timing = measure({name: _matching(pairs, workspace)}, repeats=repeats)[name]
+    return [*rows, _row(name, BATCH, n, timing)]
 
 
-def _row(
-    name: str,
-    count: int,
-    n: int,
-    pairs: list[tuple[DeviceArray, DeviceArray]],
-    workspace: cuda.Workspace,
-    repeats: int,
-) -> dict[str, Any]:
+def _row(name: str, count: int, n: int, timing: Timing) -> dict[str, Any]:
+    rate = count * n * n / timing.median / 1e9
+    print(f"{n:7d} {name:30s} {timing.median * 1e3:9.3f} ms {rate:7.1f} G pairs/s")
+    return {"name": name, "pairs": count, "n": n, "time": timing, "gpairs_per_second": rate}
+
+
+def _matching(pairs: list[tuple[DeviceArray, DeviceArray]], workspace: cuda.Workspace) -> Contender:
+    """The mutual nearest neighbours of image pairs."""
+
     def run() -> list[int]:
         return [len(found) for found in cuda.match_pairs(pairs, workspace=workspace)]
 
     def verify(counts: list[int]) -> None:
         expected = [len(matching.match(a.numpy(), b.numpy())) for a, b in pairs]
         if counts != expected:
-            raise ValueError(f"{name}: the GPU finds {counts} matches, the processor {expected}")
+            raise ValueError(f"the GPU finds {counts} matches, the processor {expected}")
 
-    return _timed(name, count, n, Contender(run, verify), repeats)
+    return Contender(run, verify)
 
 
-def _list_rows(
-    n: int, d1: DeviceArray, d2: DeviceArray, workspace: cuda.Workspace, repeats: int
-) -> list[dict[str, Any]]:
+def _lists(d1: DeviceArray, d2: DeviceArray, workspace: cuda.Workspace) -> dict[str, Contender]:
     """The k nearest, and all within a radius that few random codes are in."""
 
     def run_nearest(k: int) -> Any:
@@ -124,31 +132,57 @@ def _list_rows(
         found.index[:0].numpy()  # waits
         return found
 
-    def run_radius() -> Any:
-        return cuda.radius(d1, d2, RADIUS)
-
     def verify_nearest(found: Any) -> None:
         k = found.index.shape[1]
         if not _same_fields(found.to_host(), matching.nearest(d1.numpy(), d2.numpy(), k)):
-            raise ValueError(f"{n} x {n}, k = {k}: the GPU finds other neighbours")
+            raise ValueError(f"k = {k}: the GPU finds other neighbours")
 
     def verify_radius(found: Any) -> None:
         if not _same_fields(found.to_host(), matching.radius(d1.numpy(), d2.numpy(), RADIUS)):
-            raise ValueError(f"{n} x {n}, radius {RADIUS}: the GPU finds other neighbours")
+            raise ValueError(f"radius {RADIUS}: the GPU finds other neighbours")
 
     contenders = {
-        f"{n} x {n}, {k} nearest": Contender(functools.partial(run_nearest, k), verify_nearest)
+        f"{k} nearest": Contender(functools.partial(run_nearest, k), verify_nearest)
         for k in TIMED_K
     }
-    contenders[f"{n} x {n}, radius {RADIUS}"] = Contender(run_radius, verify_radius)
-    return [_timed(name, 1, n, one, repeats) for name, one in contenders.items()]
+    within = Contender(lambda: cuda.radius(d1, d2, RADIUS), verify_radius)
+    return contenders | {f"radius {RADIUS}": within}
 
 
-def _timed(name: str, count: int, n: int, one: Contender, repeats: int) -> dict[str, Any]:
-    timing = measure({name: one}, repeats=repeats)[name]
-    rate = count * n * n / timing.median / 1e9
-    print(f"{name}: {timing.median * 1e3:.3f} ms, {rate:.1f} G pairs/s")
-    return {"name": name, "pairs": count, "n": n, "time": timing, "gpairs_per_second": rate}
+def _product(query: NDArray[np.uint8], train: NDArray[np.uint8]) -> Contender:
+    """The same as :func:`_matching` for one pair, but for ties, by a matrix product."""
+    first, second = (
+        torch.from_numpy(np.unpackbits(array, axis=1)).cuda().half() * 2 - 1
+        for array in (query, train)
+    )
+
+    def run() -> tuple[int, torch.Tensor]:
+        products = first @ second.T  # exact: integers up to 256
+        nearest = products.topk(2, dim=1)
+        best = products.argmax(0)
+        mutual = best[nearest.indices[:, 0]] == torch.arange(len(first), device=best.device)
+        return int(mutual.sum()), nearest.values
+
+    def verify(found: tuple[int, torch.Tensor]) -> None:
+        distance = (256 - found[1].float().cpu().numpy()) / 2
+        if not np.array_equal(distance, matching.nearest(query, train).distance):
+            raise ValueError("torch finds other distances")
+
+    return Contender(run, verify)
+
+
+def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Milliseconds; the sizes as columns."""
+    sizes = sorted({row["n"] for row in rows})
+    times = {(row["name"], row["n"]): row["time"].median * 1e3 for row in rows}
+    names = dict.fromkeys(row["name"] for row in rows)
+    return {
+        "header": ["milliseconds", *(f"N = {n:,}" for n in sizes)],
+        "rows": [
+            [name, *(f"{times[name, n]:.3g}" if (name, n) in times else "-" for n in sizes)]
+            for name in names
+        ],
+    }
 
 
 def main() -> int:
@@ -164,7 +198,8 @@ def main() -> int:
     cases = len(CHECK_SIZES) * len(CHECK_WIDTHS) * len(MASKS)
     print(f"{cases - len(wrong)} of {cases} cases equal the oracle", *wrong, sep="\n  ")
     rows = [] if wrong else time_sizes(SIZES, options.repeats)
-    print(write_results("cuda", rows, device=status.text, cases=cases, wrong=wrong))
+    shown = table(rows) if rows else None
+    print(write_results("cuda", rows, device=status.text, cases=cases, wrong=wrong, table=shown))
     return 1 if wrong else 0
 
 

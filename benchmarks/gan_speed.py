@@ -2,12 +2,13 @@
 
 Each configuration runs in a process of its own, so that its peak is its own. A step is checked
 before it is timed: its losses are those of networks that have just been initialised from data. Run
-``python -m benchmarks.gan_speed --save``.
+``python -m benchmarks.gan_speed --save``; with ``--device cuda`` it writes ``gan_speed_cuda.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -25,32 +26,33 @@ from bindesc.training.memory import keep_freed_memory
 from .common import Timing, write_results
 
 THREADS = 2
-_CONFIGURATIONS = [(batch, dtype) for batch in (25, 50) for dtype in ("float32", "bfloat16")]
+_BATCHES = {"cpu": (25, 50), "cuda": (25, 100)}
 _WARM_UP = 2  # steps that are not timed
 _TOLERANCE = 0.2  # of the discriminator's first loss, relative
 
 
-def time_steps(batch: int, dtype: str, repeats: int) -> dict[str, Any]:
+def time_steps(batch: int, dtype: str, device: str, repeats: int) -> dict[str, Any]:
     """Time the steps of a configuration in this process.
 
     Args:
         batch: patches of data, and generated ones, in a step.
         dtype: of the convolutions.
+        device: a torch device; reading the losses waits for it.
         repeats: timed steps.
 
     Returns:
         ``batch``, ``dtype``, ``step`` (:class:`Timing`, seconds), ``images`` a second by the
-        median, and ``peak``, the largest resident memory of the process in MiB.
+        median, and ``peak``, the largest memory in MiB: of the process, or of torch on a GPU.
     """
     torch.set_num_threads(THREADS)
     keep_freed_memory()  # as training does
-    patches = np.random.default_rng(0).integers(0, 256, (500, 32, 32), np.uint8)
+    patches = np.random.default_rng(0).integers(0, 256, (20 * batch, 32, 32), np.uint8)
     config = GanConfig(batch=batch, bfloat16=dtype == "bfloat16")
-    gan = Gan(config)
+    gan = Gan(config, device)
     gan.initialise(patches[:100], discriminator=True)
     seconds = []
     for number in range(_WARM_UP + repeats):
-        real = patches[number * batch % 250 :][:batch]
+        real = patches[number * batch % (10 * batch) :][:batch]
         start = time.perf_counter()
         losses = gan.discriminator_step(real) | gan.generator_step(real)
         seconds.append(time.perf_counter() - start)
@@ -58,6 +60,8 @@ def time_steps(batch: int, dtype: str, repeats: int) -> dict[str, Any]:
             _check(losses, config)
     step = Timing.of(seconds[_WARM_UP:])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
     images = batch / step.median
     return {"batch": batch, "dtype": dtype, "step": step, "images": images, "peak": peak}
 
@@ -77,17 +81,19 @@ def main() -> None:
     parser.add_argument(
         "--save", action="store_true", help="write benchmarks/results/gan_speed.json"
     )
+    parser.add_argument("--device", choices=_BATCHES, default="cpu", help="(%(default)s)")
     parser.add_argument("--repeats", type=int, default=11, help="timed steps (%(default)s)")
     parser.add_argument("--one", nargs=2, metavar=("BATCH", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        row = time_steps(int(options.one[0]), options.one[1], options.repeats)
+        row = time_steps(int(options.one[0]), options.one[1], options.device, options.repeats)
         print(json.dumps(row, default=asdict))
         return
     rows = []
-    for batch, dtype in _CONFIGURATIONS:
+    dtypes = ("float32", "bfloat16")
+    for batch, dtype in itertools.product(_BATCHES[options.device], dtypes):
         command = [sys.executable, "-m", "benchmarks.gan_speed", "--repeats", str(options.repeats)]
-        command += ["--one", str(batch), dtype]
+        command += ["--device", options.device, "--one", str(batch), dtype]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         rows.append(row)
         print(f"batch {batch} {dtype:9} {row['images']:6.1f} images/s {row['peak']:6.0f} MiB")
@@ -95,15 +101,19 @@ def main() -> None:
         cells = [
             [
                 f"batch of {row['batch']}, {row['dtype']}",
-                f"{row['step']['median'] * 1e3:.0f} ms",
-                f"{row['images']:.1f}",
+                f"{row['step']['median'] * 1e3:.3g} ms",
+                f"{row['images']:.3g}",
                 f"{row['peak']:.0f} MiB",
             ]
             for row in rows
         ]
-        header = [f"BinGAN's step, {THREADS} threads", "median", "images a second", "peak memory"]
+        where = f"{THREADS} threads"
+        if options.device == "cuda":
+            where = torch.cuda.get_device_name()
+        header = [f"BinGAN's step, {where}", "median", "images a second", "peak memory"]
         table = {"header": header, "rows": cells}
-        write_results("gan_speed", rows, libraries=("torch",), threads=THREADS, table=table)
+        name = "gan_speed" if options.device == "cpu" else f"gan_speed_{options.device}"
+        write_results(name, rows, libraries=("torch",), threads=THREADS, table=table)
 
 
 if __name__ == "__main__":

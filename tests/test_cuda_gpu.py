@@ -1,9 +1,13 @@
-"""The matcher on a GPU, where there is one."""
+"""The matcher, the models and training on a GPU, where there is one."""
 
+import cv2
 import numpy as np
 import pytest
+from pictures import textured
 
+import bindesc
 from bindesc import cuda, matching, reference
+from bindesc.cli import main
 
 STATUS = cuda.status()
 pytestmark = pytest.mark.skipif(not STATUS.usable, reason=STATUS.text)
@@ -70,3 +74,31 @@ def test_host_and_device_arrays_do_not_mix():
     device_array, host_array = on_gpu(codes(3, 32, 1)), codes(3, 32, 2)
     with pytest.raises(TypeError, match=r"^d2: expected an array in GPU memory"):
         cuda.match(device_array, host_array)
+
+
+@pytest.mark.parametrize("model", ["compact", "tiny"])
+def test_models_give_the_bytes_of_the_processor(model):
+    on_gpu(codes(1, 32, 1))  # skips without a GPU in torch
+    image = textured(400, 500)
+    features = [
+        bindesc.create(model=model, device=device).extract(image) for device in ("cpu", "cuda")
+    ]
+    assert len(features[0].xy) > 300
+    np.testing.assert_array_equal(features[1].descriptors, features[0].descriptors)
+
+
+def test_training_on_the_gpu(tmp_path):
+    on_gpu(codes(1, 32, 1))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(photos / f"{i}.png"), textured(400, 500, seed=i))
+    pairs, run = tmp_path / "pairs", tmp_path / "run"
+    assert main(["patches", "build", str(photos), "--out", str(pairs), "--views", "2"]) == 0
+    train = ["train", "compact", str(pairs), "--steps", "5", "--device", "cuda", "--noise", "0.5"]
+    shape = ["--channels", "8,8", "--strides", "2,2", "--orientation", "8,8"]
+    assert main([*train, *shape, "--out", str(run)]) == 0
+    assert main([*train, *shape, "--out", str(run), "--resume"]) == 0
+    assert len(bindesc.create(model=run / "model.safetensors").extract(textured(400, 500)).xy)
+    gan = ["train", "bingan", str(pairs), "--steps", "2", "--device", "cuda", "--keep", "last"]
+    assert main([*gan, "--out", str(tmp_path / "gan"), "--bfloat16"]) == 0

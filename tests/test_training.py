@@ -23,6 +23,7 @@ from bindesc.training.losses import hardest_triplet, orientation_loss, relax_bit
 from bindesc.training.metric import (
     WEIGHTS,
     MetricConfig,
+    PatchSource,
     _start_from,
     draw_batch,
     split_groups,
@@ -206,10 +207,10 @@ def test_photos_are_split_as_a_whole(pairs):
 def test_negatives_are_other_places_or_points_apart(pairs):
     data = open_pairs(pairs)
     groups, _ = split_groups(data, 3)
-    patches, negative, *_ = draw_batch(data, groups, CONFIG, 0)
-    again, *_ = draw_batch(data, groups, CONFIG, 0)
-    assert patches.shape == (24, 2, 32, 32)
-    assert (patches == again).all()
+    batch, again = (draw_batch(data, groups, CONFIG, 0) for _ in range(2))
+    assert all(map(torch.equal, batch, again))
+    assert batch.patches(PatchSource(data, torch.device("cpu"))).shape == (24, 2, 32, 32)
+    negative = batch.negative()
     assert (negative == negative.T).all()
     assert not negative.diagonal().any()
     assert negative.any()
@@ -220,9 +221,10 @@ def test_mirrored_pairs_turn_the_other_way(wide):
     groups, _ = split_groups(data, 3)
     batch = draw_batch(data, groups, CONFIG, 0)
     originals = {data.patches[i, 0].tobytes(): data.turn[i] for i in range(len(data.turn))}
-    straight = np.array([patch.tobytes() in originals for patch in batch.patches[:, 0]])
+    patches = batch.patches(PatchSource(data, torch.device("cpu"))).numpy()
+    straight = np.array([patch.tobytes() in originals for patch in patches[:, 0]])
     assert 0 < straight.sum() < len(straight)
-    for (first, _), turn, same in zip(batch.patches, batch.turn, straight, strict=True):
+    for (first, _), turn, same in zip(patches, batch.turn.numpy(), straight, strict=True):
         original = first if same else first[::-1]
         sign = 1 if same else -1
         assert turn == pytest.approx(sign * np.radians(originals[original.tobytes()]))

@@ -81,6 +81,13 @@ def register(commands: Any) -> None:
     compact.add_argument("pairs", type=Path, help="folder made by 'bindesc patches build'")
     add_run_options(compact, learning_rate=2e-3)
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
+    compact.add_argument(
+        "--batch-photos", type=int, default=4, help="photos in a batch (%(default)s)"
+    )
+    compact.add_argument(
+        "--batch-pairs", type=int, default=128, help="pairs of each of them (%(default)s)"
+    )
+    compact.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     for name in ("--channels", "--strides"):
         compact.add_argument(name, type=_numbers, default=(), help="of each convolution, by comma")
     compact.add_argument(
@@ -226,6 +233,8 @@ def _train_compact(args: argparse.Namespace) -> int:
     config = MetricConfig(
         model=replace(model, **shape),
         steps=args.steps,
+        photos=args.batch_photos,
+        pairs=args.batch_pairs,
         learning_rate=args.learning_rate,
         noise=FrameNoise(share=args.noise),
         seed=args.seed,
@@ -236,6 +245,7 @@ def _train_compact(args: argparse.Namespace) -> int:
         config,
         resume=args.resume,
         initial=args.init,
+        device=args.device,
         command=command_line(),
     )
     print_scores(args.out / WEIGHTS, scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,14 +74,15 @@ def descend(
         while step < steps and not run.stopping:
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, learning_rate, warmup)
-            value = loss(step)
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"the loss is {value.item()} at step {step}")
+            tensor = loss(step)
             optimiser.zero_grad(set_to_none=True)
-            value.backward()
+            tensor.backward()
             optimiser.step()
+            value = tensor.item()  # last, as it waits for a GPU
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} at step {step}")
             step += 1
-            average = value.item() if average == 0 else 0.98 * average + 0.02 * value.item()
+            average = value if average == 0 else 0.98 * average + 0.02 * value
             bar.update()
             if step % 20 == 0:
                 shown = {"loss": average, **scores}

@@ -58,7 +58,7 @@ def draw_frames(
 
 def cut(wide: Tensor, frames: Tensor) -> Tensor:
     """Cut ``(N, 1, 32, 32)`` patches out of ``(N, 1, S, S)`` ones at ``(N, 2, 3)`` frames."""
-    offset = torch.arange(PATCH_SIDE) - (PATCH_SIDE - 1) / 2
+    offset = torch.arange(PATCH_SIDE, device=frames.device) - (PATCH_SIDE - 1) / 2
     v, u = torch.meshgrid(offset, offset, indexing="ij")
     places = torch.stack([u, v, torch.ones_like(u)]).flatten(1)
     grid = (frames @ places).mT.unflatten(1, (PATCH_SIDE, PATCH_SIDE)) / (wide.shape[-1] / 2)
@@ -86,5 +86,5 @@ def oriented(network: nn.Module, wide: Tensor) -> Tensor:
     inner: Tensor = centre(wide)
     if orientation is None:
         return inner
-    upright = torch.eye(2, 3).expand(len(wide), 2, 3)
+    upright = torch.eye(2, 3, device=wide.device).expand(len(wide), 2, 3)
     return cut(wide, turn_frames(upright, orientation(reduce(inner))))

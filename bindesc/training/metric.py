@@ -84,19 +84,60 @@ class Batch(NamedTuple):
     """What one step learns from.
 
     Attributes:
-        patches: ``(N, 2, S, S)`` uint8, half of the pairs mirrored.
-        negative: ``(N, N)`` bool, which pairs may be negatives: other keypoints of the same two
-            views, or those of other places.
+        row: ``(N,)`` int64, which pairs of the set.
+        group: ``(N,)`` int64, the two views that each is of.
+        scene: ``(N,)`` int64, a number for the place.
+        mirrored: ``(N,)`` bool, whether the patches are turned over, top to bottom, so that the
+            detector's orientation still points to the right; half of the pairs.
         turn: ``(N,)`` float32, radians, see :class:`bindesc.training.pairs.Pairs`.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
         errors: ``(N, 2, 2)`` float32, directions that they are turned to at last.
     """
 
-    patches: NDArray[np.uint8]
-    negative: NDArray[np.bool_]
-    turn: NDArray[np.float32]
-    frames: NDArray[np.float32]
-    errors: NDArray[np.float32]
+    row: Tensor
+    group: Tensor
+    scene: Tensor
+    mirrored: Tensor
+    turn: Tensor
+    frames: Tensor
+    errors: Tensor
+
+    def negative(self) -> Tensor:
+        """``(N, N)`` bool, which may be negatives.
+
+        Other keypoints of the same two views, or those of other places.
+        """
+        same_view = self.group[:, None] == self.group
+        same_row = self.row[:, None] == self.row
+        return torch.where(same_view, ~same_row, self.scene[:, None] != self.scene)
+
+    def patches(self, source: PatchSource) -> Tensor:
+        """``(N, 2, S, S)`` uint8."""
+        patches = source.take(self.row)
+        return torch.where(self.mirrored[:, None, None, None], patches.flip(2), patches)
+
+
+class PatchSource:
+    """The patches of a set for a device: a GPU's memory holds all of them, if they fit.
+
+    Args:
+        data: the set.
+        device: where patches are taken to.
+    """
+
+    def __init__(self, data: PairSet, device: torch.device):
+        self._all: NDArray[np.uint8] | Tensor = data.patches
+        self.device = device
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if data.patches.nbytes < free // 2:
+                self._all = torch.from_numpy(np.array(data.patches)).to(device)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """``(N, 2, S, S)`` uint8 of ``(N,)`` int64 rows, on the device."""
+        if isinstance(self._all, Tensor):
+            return self._all[rows]
+        return torch.from_numpy(self._all[rows.cpu().numpy()]).to(self.device)
 
 
 def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, step: int) -> Batch:
@@ -111,16 +152,12 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     ]
     row = np.concatenate(rows)
     group = np.repeat(chosen, config.pairs)
-    scene = data.scene[group]
-    same_view = group[:, None] == group
-    negative = np.where(same_view, row[:, None] != row, scene[:, None] != scene)
-    patches, turn = data.patches[row], np.radians(data.turn[row])
+    _, scene = np.unique(data.scene[chosen], return_inverse=True)
     mirrored = rng.random(len(row)) < 0.5
-    # Top to bottom, so that the detector's orientation still points to the right.
-    patches[mirrored] = patches[mirrored, :, ::-1]
-    turn[mirrored] *= -1
+    turn = np.radians(data.turn[row]) * np.where(mirrored, np.float32(-1), np.float32(1))
     frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
-    return Batch(patches, negative, turn, frames, errors)
+    arrays = row, group, np.repeat(scene, config.pairs), mirrored, turn, frames, errors
+    return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
 def train(
@@ -130,6 +167,7 @@ def train(
     *,
     resume: bool = False,
     initial: str | None = None,
+    device: str = "cpu",
     command: str = "",
 ) -> dict[str, float]:
     """Train a compact network on a set of pairs and write ``model.safetensors`` into ``output``.
@@ -140,6 +178,7 @@ def train(
         config: see :class:`MetricConfig`; a resumed run must be given the same.
         resume: go on from the checkpoint in ``output``.
         initial: name or path of a model to start from.
+        device: a torch device.
         command: the command line, for the model's manifest.
 
     Returns:
@@ -160,14 +199,17 @@ def train(
         )
     torch.manual_seed(config.seed)
     model = CompactNet(config.model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if initial is not None:
         _start_from(model, initial)
+    model.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    source = PatchSource(data, torch.device(device))
     with Run(output, resume=resume) as run:
         scores = descend(
             run,
             model,
-            lambda step: _loss(model, draw_batch(data, training, config, step), config, step),
+            lambda step: _loss(
+                model, source, draw_batch(data, training, config, step), config, step
+            ),
             steps=config.steps,
             learning_rate=config.learning_rate,
             warmup=config.warmup,
@@ -188,28 +230,30 @@ def calibration_patches(data: PairSet, groups: NDArray[np.intp]) -> NDArray[np.u
     return centre(data.patches[chosen]).reshape(-1, PATCH_SIDE, PATCH_SIDE)
 
 
-def _loss(model: CompactNet, batch: Batch, config: MetricConfig, step: int) -> Tensor:
+def _loss(
+    model: CompactNet, source: PatchSource, batch: Batch, config: MetricConfig, step: int
+) -> Tensor:
+    batch = Batch(*(array.to(source.device) for array in batch))
     # First all first patches, then all second ones.
     patches, frames, errors = (
-        torch.from_numpy(np.concatenate(array.swapaxes(0, 1)))
-        for array in (batch.patches, batch.frames, batch.errors)
+        array.transpose(0, 1).flatten(0, 1)
+        for array in (batch.patches(source), batch.frames, batch.errors)
     )
     wide = patches[:, None].float()
-    own_loss = torch.zeros(())
+    own_loss = torch.zeros((), device=source.device)
     if model.orientation is not None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(source.device.type, torch.bfloat16):
             directions = model.orientation(reduce(cut(wide, frames))).float()
         frames = turn_frames(frames, directions)
         first, second = torch.atan2(frames[:, 1, 0], frames[:, 0, 0]).chunk(2)
-        turn = torch.from_numpy(batch.turn)
-        own_loss = orientation_loss(first, second, turn, config.orientation_anchor)
-    with torch.autocast("cpu", torch.bfloat16):
+        own_loss = orientation_loss(first, second, batch.turn, config.orientation_anchor)
+    with torch.autocast(source.device.type, torch.bfloat16):
         activations = model(cut(wide, turn_frames(frames, errors)))
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
     codes = relax_bits(activations.float(), sharpness)
     first, second = codes.chunk(2)
-    triplets = hardest_triplet(first, second, torch.from_numpy(batch.negative), config.margin)
+    triplets = hardest_triplet(first, second, batch.negative(), config.margin)
     return triplets + config.orientation_weight * own_loss
 
 
@@ -237,7 +281,8 @@ def _has_all_of(config: CompactConfig, known: CompactConfig) -> bool:
         same
         and len(config.channels) == len(known.channels)
         and all(map(ge, config.channels, known.channels))
-        and known.orientation in ((), config.orientation)
+        and len(known.orientation) in (0, len(config.orientation))
+        and all(map(ge, config.orientation, known.orientation))
     )
 
 
