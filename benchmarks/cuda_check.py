@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bindesc import cuda, matching, reference
 from bindesc.cuda import DeviceArray
+from bindesc.device_results import to_host
 
 from .common import Contender, Timing, measure, write_results
 
@@ -28,6 +29,7 @@ CHECK_SIZES = ((0, 3), (3, 0), (1, 1), (2, 1), (31, 33), (509, 129), (1021, 1031
 CHECK_WIDTHS = (2, 4, 8, 10, 16, 30, 32, 34, 64)
 CHECK_K = (1, 3, 32)
 CHECK_RADII = (0.1, 0.4)  # of the bits
+Codes = NDArray[np.uint8]
 MASKS = {"random": 0xFF, "ties": 0x01, "equal": 0x00}
 SIZES = (500, 1000, 2000, 5000, 20_000, 100_000)
 TIMED_K = (10, 32)
@@ -36,14 +38,22 @@ BATCH = 32
 BATCH_SIZE = 2000
 LARGEST_PRODUCT = 20_000
 OURS, TORCH = "two nearest, mutual", "torch, two nearest, mutual"
+BATCHED = f"{BATCH} image pairs at once, mutual"
 
 
-def codes(rows: int, width: int, seed: int, mask: int = 0xFF) -> NDArray[np.uint8]:
+def codes(rows: int, width: int, seed: int, mask: int = 0xFF) -> Codes:
     """Random codes with only the bits of the mask in each byte."""
     return np.random.default_rng(seed).integers(0, 256, (rows, width), np.uint8) & np.uint8(mask)
 
 
-def is_equal(query: NDArray[np.uint8], train: NDArray[np.uint8]) -> bool:
+def to_gpu(array: Codes) -> Any:
+    """A tensor, as a caller has it, whose library keeps memory for the results; or our array."""
+    if torch.cuda.is_available():
+        return torch.from_numpy(array).cuda()
+    return DeviceArray.upload(array)
+
+
+def is_equal(query: Codes, train: Codes) -> bool:
     """Whether the GPU finds what the processor finds: neighbours, and matches of every filter."""
     want = matching.nearest(query, train)
     d1, d2 = DeviceArray.upload(query), DeviceArray.upload(train)
@@ -88,20 +98,17 @@ def time_sizes(sizes: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
     workspace = cuda.Workspace()
     rows = []
     for n in sizes:
-        d1, d2 = DeviceArray.upload(codes(n, 32, 1)), DeviceArray.upload(codes(n, 32, 2))
-        contenders = {OURS: _matching([(d1, d2)], workspace)} | _lists(d1, d2, workspace)
+        query, train = codes(n, 32, 1), codes(n, 32, 2)
+        contenders = {OURS: _matching([(query, train)], workspace)}
+        contenders |= _lists(query, train, workspace)
         if n <= LARGEST_PRODUCT and torch.cuda.is_available():
-            contenders[TORCH] = _product(d1.numpy(), d2.numpy())
+            contenders[TORCH] = _product(query, train)
         for name, timing in measure(contenders, repeats=repeats).items():
             rows.append(_row(name, 1, n, timing))
     n = min(BATCH_SIZE, max(sizes))
-    pairs = [
-        (DeviceArray.upload(codes(n, 32, i)), DeviceArray.upload(codes(n, 32, i + BATCH)))
-        for i in range(BATCH)
-    ]
-    name = f"{BATCH} image pairs at once, mutual"
-    timing = measure({name: _matching(pairs, workspace)}, repeats=repeats)[name]
-    return [*rows, _row(name, BATCH, n, timing)]
+    pairs = [(codes(n, 32, i), codes(n, 32, i + BATCH)) for i in range(BATCH)]
+    timing = measure({BATCHED: _matching(pairs, workspace)}, repeats=repeats)[BATCHED]
+    return [*rows, _row(BATCHED, BATCH, n, timing)]
 
 
 def _row(name: str, count: int, n: int, timing: Timing) -> dict[str, Any]:
@@ -110,35 +117,37 @@ def _row(name: str, count: int, n: int, timing: Timing) -> dict[str, Any]:
     return {"name": name, "pairs": count, "n": n, "time": timing, "gpairs_per_second": rate}
 
 
-def _matching(pairs: list[tuple[DeviceArray, DeviceArray]], workspace: cuda.Workspace) -> Contender:
+def _matching(pairs: list[tuple[Codes, Codes]], workspace: cuda.Workspace) -> Contender:
     """The mutual nearest neighbours of image pairs."""
+    on_gpu = [(to_gpu(query), to_gpu(train)) for query, train in pairs]
 
     def run() -> list[int]:
-        return [len(found) for found in cuda.match_pairs(pairs, workspace=workspace)]
+        return [len(found) for found in cuda.match_pairs(on_gpu, workspace=workspace)]
 
     def verify(counts: list[int]) -> None:
-        expected = [len(matching.match(a.numpy(), b.numpy())) for a, b in pairs]
+        expected = [len(matching.match(query, train)) for query, train in pairs]
         if counts != expected:
             raise ValueError(f"the GPU finds {counts} matches, the processor {expected}")
 
     return Contender(run, verify)
 
 
-def _lists(d1: DeviceArray, d2: DeviceArray, workspace: cuda.Workspace) -> dict[str, Contender]:
+def _lists(query: Codes, train: Codes, workspace: cuda.Workspace) -> dict[str, Contender]:
     """The k nearest, and all within a radius that few random codes are in."""
+    d1, d2 = to_gpu(query), to_gpu(train)
 
     def run_nearest(k: int) -> Any:
         found = cuda.nearest(d1, d2, k, workspace=workspace)
-        found.index[:0].numpy()  # waits
+        to_host(found.index[:1], "int32", found.device, found.stream)  # waits
         return found
 
     def verify_nearest(found: Any) -> None:
         k = found.index.shape[1]
-        if not _same_fields(found.to_host(), matching.nearest(d1.numpy(), d2.numpy(), k)):
+        if not _same_fields(found.to_host(), matching.nearest(query, train, k)):
             raise ValueError(f"k = {k}: the GPU finds other neighbours")
 
     def verify_radius(found: Any) -> None:
-        if not _same_fields(found.to_host(), matching.radius(d1.numpy(), d2.numpy(), RADIUS)):
+        if not _same_fields(found.to_host(), matching.radius(query, train, RADIUS)):
             raise ValueError(f"radius {RADIUS}: the GPU finds other neighbours")
 
     contenders = {
@@ -149,7 +158,7 @@ def _lists(d1: DeviceArray, d2: DeviceArray, workspace: cuda.Workspace) -> dict[
     return contenders | {f"radius {RADIUS}": within}
 
 
-def _product(query: NDArray[np.uint8], train: NDArray[np.uint8]) -> Contender:
+def _product(query: Codes, train: Codes) -> Contender:
     """The same as :func:`_matching` for one pair, but for ties, by a matrix product."""
     first, second = (
         torch.from_numpy(np.unpackbits(array, axis=1)).cuda().half() * 2 - 1

@@ -319,12 +319,16 @@ def test_waits_only_for_other_streams(device, monkeypatch):
     assert "wait" not in dict(calls)
 
 
-def test_the_check_for_gpus(device, capsys):
+def test_the_check_for_gpus(device, capsys, monkeypatch):
+    monkeypatch.setattr(cuda_check.torch.cuda, "is_available", lambda: False)
     assert cuda_check.check(((0, 3), (3, 2), (40, 50)), (2, 32)) == []
     rows = cuda_check.time_sizes((30,), repeats=1)
-    lists = [f"30 x 30, {what}" for what in ("10 nearest", "32 nearest", "radius 90")]
-    assert [row["name"] for row in rows] == ["30 x 30", *lists, "32 pairs of 30 x 30"]
+    names = [cuda_check.OURS, "10 nearest", "32 nearest", "radius 90", cuda_check.BATCHED]
+    assert [row["name"] for row in rows] == names
     assert "G pairs/s" in capsys.readouterr().out
+    shown = cuda_check.table(rows)
+    assert shown["header"] == ["milliseconds", "N = 30"]
+    assert [row[0] for row in shown["rows"]] == names
 
 
 def test_the_check_for_gpus_finds_a_difference(device, monkeypatch):
