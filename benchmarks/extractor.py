@@ -74,7 +74,7 @@ def run(nfeatures: int) -> dict[str, Any]:
     orienter = runtime.orienter
     if orienter is not None:
         contenders["of which orientation"] = Contender(
-            lambda: orienter.turn(cutter, xy, size, angle, scale), _anything
+            lambda: orienter.adapt(cutter, xy, size, angle, scale), _anything
         )
     for name in list_models():
         if name != DEFAULT_MODEL and read_model(name)[0].architecture == "compact":

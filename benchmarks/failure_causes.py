@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from bindesc.detectors import SCALE_FACTORS, to_arrays
-from bindesc.orientation import Orienter
+from bindesc.orientation import Orienter, turned
 from bindesc.patches import PatchCutter
 from bindesc.reference import hamming
 from bindesc.training.pairing import Carried, Differences, Tolerance, frame_differences
@@ -105,7 +105,7 @@ def see(
         gray: ``(H, W)`` uint8.
         descriptor: describes them all.
         support: side of the patches to show, over the detector's.
-        orienter: what the descriptor turns keypoints by, if anything.
+        orienter: what the descriptor adapts keypoints by, if anything.
 
     Raises:
         ValueError: the image has no keypoints, or the descriptor left some out.
@@ -116,9 +116,12 @@ def see(
     xy, size, angle, _ = to_arrays(keypoints)
     side = size * np.float32(SCALE_FACTORS["orb"])
     cutter = PatchCutter(gray)
+    adapted = None
     if orienter is not None:
-        angle = orienter.turn(cutter, xy, side, angle, support)
-    patches, _ = cutter.cut(xy, side, angle, scale=support)
+        adapted = orienter.adapt(cutter, xy, side, angle, support)
+    patches, _ = cutter.cut(xy, side, angle, scale=support, frames=adapted)
+    if adapted is not None:
+        angle = turned(angle, adapted)
     described = descriptor.describe(gray, keypoints)
     if len(described.index) != len(keypoints):
         raise ValueError(

@@ -78,20 +78,20 @@ class PatchDescriptor(torch.nn.Module):
                 clockwise, and kornia's the other way; the frames hold the right one.
             scale_factor: side of the patch over the size, see ``detectors.SCALE_FACTORS``.
             gray: ``(H, W)`` uint8, the image, for a model with an orientation network, which turns
-                the frames as :class:`bindesc.BinDesc` does; without it they are not turned.
+                and stretches the frames as :class:`bindesc.BinDesc` does; without it they stay.
 
         Returns:
             ``(1, N, 2, 3)`` float32.
         """
-        scale, angle = scale_factor * self._runtime.support, features.angle
-        if gray is not None and self._runtime.orienter is not None:
-            cutter = PatchCutter(gray)
-            angle = self._runtime.orienter.turn(cutter, features.xy, features.size, angle, scale)
-        half = features.size * (scale / 2)
-        angle = np.radians(np.maximum(angle, 0))
-        cos, sin = half * np.cos(angle), half * np.sin(angle)
-        x, y = features.xy.T
-        frames = np.stack([np.stack([cos, -sin, x], 1), np.stack([sin, cos, y], 1)], 1)
+        xy, size, angle = features.xy, features.size, features.angle
+        scale, orienter = scale_factor * self._runtime.support, self._runtime.orienter
+        half = size * (scale / 2)
+        radians = np.radians(np.maximum(angle, 0))
+        cos, sin = half * np.cos(radians), half * np.sin(radians)
+        frames = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+        if gray is not None and orienter is not None:
+            frames = frames @ orienter.adapt(PatchCutter(gray), xy, size, angle, scale)
+        frames = np.concatenate([frames, xy[:, :, None]], 2)
         return torch.from_numpy(frames.astype(np.float32))[None]
 
 

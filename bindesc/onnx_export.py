@@ -27,7 +27,8 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 
     A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
     is ``(N, 1, 16, 16)`` and covers what those of the first file cover, ``directions`` is
-    ``(N, 2)``, to where (x, y), y down, the patch's right side must be turned first.
+    ``(N, 4)``: how the patch must be turned and stretched first, see
+    :class:`bindesc.models.orientation.OrientationNet`.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.

@@ -88,9 +88,14 @@ class PatchCutter:
         scale: float = 1.0,
         side: int = PATCH_SIDE,
         border: Literal["pad", "drop"] = "pad",
+        frames: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray, NDArray[np.intp]]:
-        """See :func:`extract_patches`."""
-        affine = _sampling(xy, size, angle, scale, side)
+        """See :func:`extract_patches`.
+
+        ``frames``, ``(N, 2, 2)`` of determinant 1, turn and stretch the patches: they take their
+        coordinates to those of the square patch, see :mod:`bindesc.orientation`.
+        """
+        affine = _sampling(xy, size, angle, scale, side, frames)
         kept = np.arange(len(affine))
         shape = self._levels[0].shape
         if border == "drop":
@@ -99,7 +104,7 @@ class PatchCutter:
         elif border != "pad":
             raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
 
-        step = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
+        step = size[kept] * (scale / side)
         highest = max(int(np.log2(min(shape))), 0)
         level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
         affine /= np.exp2(level).astype(np.float32)[:, None, None]
@@ -116,7 +121,12 @@ class PatchCutter:
 
 
 def _sampling(
-    xy: NDArray, size: NDArray, angle: NDArray, scale: float, side: int
+    xy: NDArray,
+    size: NDArray,
+    angle: NDArray,
+    scale: float,
+    side: int,
+    frames: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """``(N, 2, 3)``: patch coordinates (u, v, 1), from the patch's centre, to image coordinates."""
     count = len(xy)
@@ -131,11 +141,18 @@ def _sampling(
         raise ValueError("size, scale: must be positive")
     step = size.astype(np.float64) * scale / side
     radians = np.radians(np.where(angle < 0, 0.0, angle.astype(np.float64)))
+    cosine, sine = step * np.cos(radians), step * np.sin(radians)
     affine = np.empty((count, 2, 3), np.float32)
-    affine[:, 0, 0] = affine[:, 1, 1] = step * np.cos(radians)
-    affine[:, 1, 0] = step * np.sin(radians)
-    affine[:, 0, 1] = -affine[:, 1, 0]
     affine[:, :, 2] = xy
+    if frames is None:
+        affine[:, 0, 0] = affine[:, 1, 1] = cosine
+        affine[:, 1, 0], affine[:, 0, 1] = sine, -sine
+        return affine
+    # Not a matrix product, which rounds differently on other processors.
+    for column in range(2):
+        u, v = frames[:, 0, column], frames[:, 1, column]
+        affine[:, 0, column] = cosine * u - sine * v
+        affine[:, 1, column] = sine * u + cosine * v
     return affine
 
 

@@ -256,7 +256,7 @@ def golden_codes(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.uint
 
 
 def golden_directions(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
-    """What an orientation network must make of ``(G, 16, 16)`` uint8 patches: ``(G, 2)`` int32.
+    """What an orientation network must make of ``(G, 16, 16)`` uint8 patches: ``(G, 4)`` int32.
 
     None if the model has no such network.
     """
@@ -277,7 +277,7 @@ def _exact_golden(layers: list[IntegerLayer], orientation: list[IntegerLayer]) -
     codes = pack_bits(activations(layers, golden_patches()) >= 0)
     golden = {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
     if orientation:
-        directions = activations(orientation, _halve(golden_patches()))[:, :2]
+        directions = activations(orientation, _halve(golden_patches()))[:, :4]
         golden["directions"] = directions.tolist()
     return golden
 

@@ -5,8 +5,17 @@ import numpy as np
 import torch
 from pictures import textured_gray
 
+from bindesc.orientation import frames
 from bindesc.patches import extract_patches
-from bindesc.training.frames import FrameNoise, cut, draw_frames, oriented, reduce, turn_frames
+from bindesc.training.frames import (
+    FrameNoise,
+    adapt_frames,
+    cut,
+    draw_frames,
+    oriented,
+    reduce,
+    turn_frames,
+)
 
 
 def wide_and_patch(turn=0.0, zoom=1.0, offset=(0.0, 0.0)):
@@ -38,22 +47,29 @@ def test_the_upright_frame_is_the_centre():
 def test_oriented_patches_are_turned():
     wide, expected = wide_and_patch(90.0)
     network = torch.nn.Identity()
-    network.orientation = lambda small: torch.tensor([[0.0, 2.0]]).expand(len(small), 2)
+    network.orientation = lambda small: torch.tensor([[0.0, 2.0, 0.0, 0.0]]).expand(len(small), 4)
     assert np.abs(oriented(network, wide)[0, 0].numpy() - expected).max() < 1
+
+
+def test_training_and_running_adapt_frames_alike():
+    outputs = np.random.default_rng(0).integers(-(2**20), 2**20, (100, 4)).astype(np.int32)
+    upright = torch.eye(2, 3).expand(len(outputs), 2, 3)
+    found = adapt_frames(upright, torch.from_numpy(outputs).float())[:, :, :2]
+    np.testing.assert_allclose(found.numpy(), frames(outputs), atol=0.04)  # those are rounded
 
 
 def test_noise_falls_on_its_share_of_the_groups():
     rng = np.random.default_rng(0)
     noise = FrameNoise(share=0.25)
-    frames, errors = draw_frames(rng, noise, 400, 16)
-    same = (frames == np.eye(2, 3)).all((1, 2, 3)).reshape(400, 16)
+    placed, errors = draw_frames(rng, noise, 400, 16)
+    same = (placed == np.eye(2, 3)).all((1, 2, 3)).reshape(400, 16)
     assert (same.all(1) | ~same.any(1)).all()
     assert 0.2 < (~same.all(1)).mean() < 0.3
     noisy = ~same.ravel()
-    assert abs(frames[noisy][..., 2].std() / 32 - noise.offset) < 0.003
-    assert abs(np.log(frames[noisy][..., 0, 0]).std() - noise.scale) < 0.005
+    assert abs(placed[noisy][..., 2].std() / 32 - noise.offset) < 0.003
+    assert abs(np.log(placed[noisy][..., 0, 0]).std() - noise.scale) < 0.005
     turn = np.degrees(np.arctan2(errors[noisy][..., 1], errors[noisy][..., 0]))
     assert abs(turn.std() - noise.turn) < 0.5
     assert (errors[~noisy] == [1, 0]).all()
-    frames, errors = draw_frames(rng, FrameNoise(), 4, 4)
-    assert (frames == np.eye(2, 3)).all()
+    placed, errors = draw_frames(rng, FrameNoise(), 4, 4)
+    assert (placed == np.eye(2, 3)).all()

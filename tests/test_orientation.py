@@ -1,4 +1,4 @@
-"""Keypoints are turned by what a network says of their patch."""
+"""Keypoints are turned and stretched by what a network says of their patch."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,8 @@ from pictures import textured_gray
 import bindesc
 from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.models.compact import CompactConfig, CompactNet
-from bindesc.orientation import Orienter, turns
+from bindesc.models.integer import STRETCH
+from bindesc.orientation import Orienter, frames, turned, turns
 from bindesc.patches import PatchCutter, extract_patches
 from bindesc.weights import save_model
 
@@ -24,12 +25,33 @@ def test_directions_become_degrees_clockwise():
     assert (turns(directions) % (360 / 256) == 0).all()
 
 
+def test_outputs_become_a_turn_and_then_a_stretch():
+    rng = np.random.default_rng(0)
+    outputs = rng.integers(-(2**23), 2**23, (200, 16)).astype(np.int32)
+    outputs[0, :4] = 0
+    outputs[1, :4] = 5, 0, 0, 0
+    found = frames(outputs)
+    np.testing.assert_allclose(np.linalg.det(found), 1)
+    np.testing.assert_allclose(found[:2], np.stack([np.eye(2)] * 2))
+    x, y, z, w = outputs[2:, :4].astype(float).T
+    p, q = STRETCH * np.stack([z, w]) / np.sqrt(x * x + y * y + z * z + w * w)
+    stretch = np.moveaxis(np.array([[1 + p, q], [q, 1 - p]]), 2, 0)
+    stretch /= np.sqrt(np.linalg.det(stretch))[:, None, None]
+    length = np.hypot(x, y)
+    turn = np.moveaxis(np.array([[x, -y], [y, x]]) / length, 2, 0)
+    np.testing.assert_allclose(found[2:], stretch @ turn, atol=0.04)  # they are rounded
+    angle = np.float32(rng.uniform(0, 360, 200))
+    expected = (angle + turns(outputs)) % 360
+    assert np.abs((turned(angle, found) - expected + 180) % 360 - 180).max() < 1e-3
+    assert turned(np.float32([-1]), found[:1]) == -1
+
+
 def centroid(patches):
     """The direction of the brightness, which a turned patch turns with."""
     offset = np.arange(16) - 7.5
     values = patches.astype(float)
     x, y = (values * offset).sum((1, 2)), (values * offset[:, None]).sum((1, 2))
-    return np.stack([x, y], 1).astype(np.int32)
+    return np.stack([x, y, 0 * x, 0 * x], 1).astype(np.int32)
 
 
 def points(count=40):
@@ -43,10 +65,11 @@ def test_the_turned_patch_has_its_direction_to_the_right():
     image = cv2.GaussianBlur(textured_gray(240, 240), (0, 0), 4)
     xy, size, angle = points()
     cutter = PatchCutter(image)
-    turned = Orienter(centroid).turn(cutter, xy, size, angle, 1.5)
-    assert ((turned >= 0) & (turned < 360)).all()
+    adapted = Orienter(centroid).adapt(cutter, xy, size, angle, 1.5)
     before = np.abs(turns(centroid(cutter.cut(xy, size, angle, scale=1.5, side=16)[0])))
-    after = np.abs(turns(centroid(cutter.cut(xy, size, turned, scale=1.5, side=16)[0])))
+    after = np.abs(
+        turns(centroid(cutter.cut(xy, size, angle, scale=1.5, side=16, frames=adapted)[0]))
+    )
     assert np.median(before) > 45
     assert np.median(after) < 12  # the square's corners leave and enter
 
@@ -54,9 +77,23 @@ def test_the_turned_patch_has_its_direction_to_the_right():
 def test_upright_keypoints_stay_upright():
     xy, size, angle = points(3)
     angle[1] = -1
-    turned = Orienter(centroid).turn(PatchCutter(textured_gray(240, 240)), xy, size, angle, 1.0)
-    assert turned[1] == -1
-    assert (turned[[0, 2]] != angle[[0, 2]]).all()
+    cutter = PatchCutter(textured_gray(240, 240))
+    adapted = Orienter(centroid).adapt(cutter, xy, size, angle, 1.0)
+    assert (adapted[1] == np.eye(2)).all()
+    assert (adapted[[0, 2]] != np.eye(2)).any((1, 2)).all()
+
+
+def test_a_stretched_patch_shows_what_the_stretch_says():
+    u, v = np.meshgrid(np.arange(200.0), np.arange(200.0))
+    image = np.clip(100 + 0.8 * (u - 100) + 0.3 * (v - 100), 0, 255).round().astype(np.uint8)
+    frame = np.array([[[1.25, 0.0], [0.0, 0.8]]])
+    at = np.full((1, 2), 100, np.float32), np.float32([32]), np.float32([90])
+    (patch,), _ = PatchCutter(image).cut(*at, frames=frame)
+    place = np.arange(32) - 15.5
+    # To the right of a patch at 90 degrees is down in the image, and down is left.
+    x, y = np.meshgrid(1.25 * place, 0.8 * place)
+    expected = 100 + 0.8 * -y + 0.3 * x
+    assert np.abs(patch - expected).max() <= 1.01
 
 
 def test_one_cutter_cuts_what_single_calls_cut():
@@ -74,7 +111,7 @@ def model(tmp_path_factory):
     """A model whose orientation network turns every keypoint by 90 degrees."""
     torch.manual_seed(0)
     network = CompactNet(CompactConfig((16, 16), (2, 2), orientation=(16, 16)))
-    network.orientation.layers[-2].bias.data = torch.tensor([0.0, 1.0])
+    network.orientation.layers[-2].bias.data = torch.tensor([0.0, 1.0, 0.0, 0.0])
     path = tmp_path_factory.mktemp("model") / "turns.safetensors"
     patches = np.random.default_rng(0).integers(0, 256, (64, 32, 32), np.uint8)
     save_model(path, network, calibration=patches)

@@ -19,7 +19,7 @@ from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.frames import FrameNoise
-from bindesc.training.losses import hardest_triplet, orientation_loss, relax_bits
+from bindesc.training.losses import frame_loss, hardest_triplet, relax_bits
 from bindesc.training.metric import (
     WEIGHTS,
     MetricConfig,
@@ -90,31 +90,41 @@ def test_a_set_has_pairs_that_look_alike(pairs):
 
 def test_the_same_seed_gives_the_same_bytes(photos, pairs, tmp_path):
     build_pairs(photos, tmp_path / "again", SETTINGS, workers=1)
-    for name in ("patches.npy", "xy.npy", "turn.npy", "set.json"):
+    for name in ("patches.npy", "xy.npy", "linear.npy", "set.json"):
         assert (tmp_path / "again" / name).read_bytes() == (pairs / name).read_bytes()
 
 
-def test_a_wide_set_holds_wider_patches_and_their_turns(wide):
+def turns(data):
+    """Degrees by which the second keypoints are turned against the first ones."""
+    return np.degrees(np.arctan2(data.linear[:, 1, 0], data.linear[:, 0, 0]))
+
+
+def test_a_wide_set_holds_wider_patches_and_what_maps_them(wide):
     data = open_pairs(wide)
     assert data.patches.shape[2:] == (56, 56)
-    assert 35 < np.abs(data.turn).max() <= WIDE_TURN
+    assert 35 < np.abs(turns(data)).max() <= WIDE_TURN + 1e-3
 
-    def correlation(turn):
-        """Of first and second patches, after the second is turned."""
+    def correlation(linear):
+        """Of first patches and second ones that are mapped back."""
         values = []
-        for (first, second), degrees in zip(data.patches, turn, strict=True):
-            # Counter-clockwise, and keypoints' angles run clockwise.
-            matrix = cv2.getRotationMatrix2D((27.5, 27.5), float(degrees), 1.0)
-            back = cv2.warpAffine(second, matrix, (56, 56), flags=cv2.INTER_LINEAR)
+        for (first, second), matrix in zip(data.patches, linear, strict=True):
+            centre = np.full((2, 1), 27.5)
+            there = np.hstack([matrix, centre - matrix @ centre])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            back = cv2.warpAffine(second, there, (56, 56), flags=flags)
             inner = np.stack([first, back])[:, 12:44, 12:44].reshape(2, -1).astype(float)
             values.append(np.corrcoef(inner)[0, 1])
         return np.array(values)
 
-    far = np.abs(data.turn) > 20
+    far = np.abs(turns(data)) > 20
     assert far.sum() > 20
-    right, wrong = correlation(-data.turn)[far], correlation(data.turn)[far]
-    assert np.median(right) > 0.5
-    assert np.median(right) > np.median(wrong) + 0.3
+    right, wrong = correlation(data.linear), correlation(np.linalg.inv(data.linear))
+    assert np.median(right[far]) > 0.5
+    assert np.median(right[far]) > np.median(wrong[far]) + 0.3
+    values = np.linalg.svd(data.linear, compute_uv=False)
+    stretched = values[:, 0] > 1.4 * values[:, 1]
+    assert stretched.sum() > 20
+    assert np.median(right[stretched]) > np.median(wrong[stretched]) + 0.1
 
 
 def test_unreadable_photos_are_listed(tmp_path):
@@ -174,13 +184,21 @@ def test_the_triplet_loss_is_its_formula():
     assert np.isclose(loss.item(), np.mean(expected))
 
 
-def test_the_orientation_loss_is_its_formula():
-    first, second = torch.tensor([0.5, 0.0, 1.0]), torch.tensor([0.1, 0.0, 0.0])
-    turn = torch.tensor([0.4, 0.3, 1.0 - np.pi])  # agree, nearly, opposite
-    agree = np.mean([0, 1 - np.cos(0.3), 1.2])
-    near = np.mean(1 - np.cos([0.5, 0, 1, 0.1, 0, 0]))
-    found = orientation_loss(first, second, turn, 0.25).item()
-    assert found == pytest.approx(agree + 0.25 * near, abs=1e-6)
+def turning(*angles):
+    cosine, sine = np.cos(angles), np.sin(angles)
+    return np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
+
+
+def test_the_loss_of_frames_is_its_formula():
+    second = np.random.default_rng(0).normal(size=(5, 2, 2)) + 4 * np.eye(2)
+    rest = turning(0, 0.3, np.pi, 0.2, 0)
+    rest[3] @= np.diag([1.25, 0.8])
+    rest[4] @= np.diag([3, 1 / 3])  # more than counts
+    linear = np.random.default_rng(1).normal(size=(5, 2, 2)) + 4 * np.eye(2)
+    first = np.linalg.inv(linear) @ (second * 1.7) @ rest  # sizes do not matter
+    turn, stretch = frame_loss(*map(torch.from_numpy, (first, second, linear)))
+    assert turn.item() == pytest.approx(np.mean([0, 1 - np.cos(0.3), 1.2, 1 - np.cos(0.2), 0]))
+    assert stretch.item() == pytest.approx(np.mean([0, 0, 0, 0.45**2, 1]), abs=1e-9)
 
 
 def test_the_gradient_of_the_loss():
@@ -216,18 +234,21 @@ def test_negatives_are_other_places_or_points_apart(pairs):
     assert negative.any()
 
 
-def test_mirrored_pairs_turn_the_other_way(wide):
+def test_mirrored_pairs_are_mapped_the_other_way(wide):
     data = open_pairs(wide)
     groups, _ = split_groups(data, 3)
     batch = draw_batch(data, groups, CONFIG, 0)
-    originals = {data.patches[i, 0].tobytes(): data.turn[i] for i in range(len(data.turn))}
+    originals = {
+        patch.tobytes(): linear
+        for patch, linear in zip(data.patches[:, 0], data.linear, strict=True)
+    }
+    mirror = np.diag([1.0, -1.0])
     patches = batch.patches(PatchSource(data, torch.device("cpu"))).numpy()
     straight = np.array([patch.tobytes() in originals for patch in patches[:, 0]])
     assert 0 < straight.sum() < len(straight)
-    for (first, _), turn, same in zip(patches, batch.turn.numpy(), straight, strict=True):
-        original = first if same else first[::-1]
-        sign = 1 if same else -1
-        assert turn == pytest.approx(sign * np.radians(originals[original.tobytes()]))
+    for (first, _), linear, same in zip(patches, batch.linear.numpy(), straight, strict=True):
+        original = originals[(first if same else first[::-1]).tobytes()]
+        np.testing.assert_allclose(linear, original if same else mirror @ original @ mirror)
 
 
 def test_an_orientation_is_trained_with_the_code(wide, tmp_path):
@@ -259,7 +280,7 @@ def test_an_orientation_is_added_to_a_model(wide, tmp_path):
     assert torch.equal(first.layers[0].weight, second.layers[0].weight)
     last = second.orientation.layers[-2]
     assert not last.weight.any()  # every angle stays as it is
-    assert last.bias.tolist() == [1, 0]
+    assert last.bias.tolist() == [1, 0, 0, 0]
     other = replace(added, model=replace(added.model, bits=32))
     with pytest.raises(WeightsError, match="wanted"):
         train(wide, tmp_path / "third", other, initial=str(tmp_path / "first" / WEIGHTS))

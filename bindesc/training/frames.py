@@ -1,4 +1,4 @@
-"""Patches cut anew out of wider ones: turned by the orientation network, and displaced by noise.
+"""Patches cut anew out of wider ones: as the orientation network says, and displaced by noise.
 
 A frame ``(2, 3)`` takes a patch's coordinates (u, v, 1), from its centre in its samples, to those
 of the wide patch, from the centre in the same unit.
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..models.integer import ORIENTATION_SIDE
+from ..models.integer import ORIENTATION_SIDE, STRETCH
 from ..patches import PATCH_SIDE
 from .pairs import centre
 
@@ -68,8 +68,26 @@ def cut(wide: Tensor, frames: Tensor) -> Tensor:
 def turn_frames(frames: Tensor, directions: Tensor) -> Tensor:
     """Turn ``(N, 2, 3)`` frames, so that ``(N, 2)`` directions in them come to point right."""
     cosine, sine = F.normalize(directions, dim=1).unbind(1)
-    rotation = torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
-    return torch.cat([frames[:, :, :2] @ rotation, frames[:, :, 2:]], 2)
+    return _map_first(frames, cosine, -sine, sine, cosine)
+
+
+def adapt_frames(frames: Tensor, outputs: Tensor) -> Tensor:
+    """Turn and stretch ``(N, 2, 3)`` frames by ``(N, 4)`` outputs of an orientation network."""
+    p, q = stretches(outputs).unbind(1)
+    scale = (1 - p * p - q * q).rsqrt()
+    stretched = _map_first(frames, (1 + p) * scale, q * scale, q * scale, (1 - p) * scale)
+    return turn_frames(stretched, outputs[:, :2])
+
+
+def stretches(outputs: Tensor) -> Tensor:
+    """``(N, 2)`` p and q of ``(N, 4)`` outputs of an orientation network."""
+    return STRETCH * F.normalize(outputs, dim=1)[:, 2:]
+
+
+def _map_first(frames: Tensor, *matrix: Tensor) -> Tensor:
+    """Frames that take coordinates through a matrix first, given row by row."""
+    linear = torch.stack(matrix, 1).unflatten(1, (2, 2))
+    return torch.cat([frames[:, :, :2] @ linear, frames[:, :, 2:]], 2)
 
 
 def reduce(patches: Tensor) -> Tensor:
@@ -80,11 +98,11 @@ def reduce(patches: Tensor) -> Tensor:
 def oriented(network: nn.Module, wide: Tensor) -> Tensor:
     """The patches ``(N, 1, 32, 32)`` that a network describes, out of ``(N, 1, S, S)`` ones.
 
-    They are turned, if the network has an orientation network.
+    They are turned and stretched, if the network has an orientation network.
     """
     orientation = getattr(network, "orientation", None)
     inner: Tensor = centre(wide)
     if orientation is None:
         return inner
     upright = torch.eye(2, 3, device=wide.device).expand(len(wide), 2, 3)
-    return cut(wide, turn_frames(upright, orientation(reduce(inner))))
+    return cut(wide, adapt_frames(upright, orientation(reduce(inner))))

@@ -113,25 +113,30 @@ def activation_correlation(f: Tensor, h: Tensor, beta: float = 2.0) -> Tensor:
     return product[_pairs(product)].mean()
 
 
-def orientation_loss(first: Tensor, second: Tensor, turn: Tensor, anchor: float) -> Tensor:
-    """Whether the orientations of two views of a point agree once one view is carried over.
+def frame_loss(first: Tensor, second: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the frames of two views of a point agree once one view is carried over.
 
-    The mean of ``1 - cos(first - second - turn)``, each at most 1.2, so that points that have no
-    orientation do not count for much; and ``anchor`` times the mean of ``1 - cos(angle)``, because
-    any function of the patch that turns with it would do for the first term, and the one that is
-    nearest to the detector's inherits how exact that is on sharp corners.
+    If they do, ``second^-1 linear first``, scaled to determinant 1, is the identity. Its rotation
+    by an angle costs ``1 - cos(angle)``, at most 1.2, so that points that have no orientation do
+    not count for much. Its stretch costs the squared difference of its singular values, at most 1.
 
     Args:
-        first: ``(N,)`` angles in the first view, against those that the detector gave, radians.
+        first: ``(N, 2, 2)`` linear parts of the frames in the first view's patches.
         second: the same of the second view.
-        turn: ``(N,)`` the detector's angle in the second view less that of the first carried there.
-        anchor: weight of the second term.
+        linear: ``(N, 2, 2)`` from coordinates of the first patch to those of the second.
 
     Returns:
-        Scalar, 0 to ``1.2 + 2 anchor``.
+        Two scalars, the means of the two costs.
     """
-    agree = (1 - torch.cos(first - second - turn)).clamp(max=1.2).mean()
-    return agree + anchor * (1 - torch.cos(torch.cat([first, second]))).mean()
+    a, b, c, d = second.flatten(1).unbind(1)
+    adjugate = torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2))
+    rest = adjugate @ linear @ first
+    a, b, c, d = rest.flatten(1).unbind(1)
+    root = (a * d - b * c).clamp_min(1e-6).sqrt()
+    a, b, c, d = (entry / root for entry in (a, b, c, d))
+    turn = (1 - (a + d) / torch.hypot(a + d, c - b).clamp_min(1e-6)).clamp(max=1.2)
+    stretch = (a * a + b * b + c * c + d * d - 2).clamp(max=1)
+    return turn.mean(), stretch.mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

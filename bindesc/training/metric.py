@@ -1,7 +1,7 @@
 """Metric learning of the compact network: hardest-in-batch triplets on relaxed bits.
 
-The orientation network, where there is one, learns from the same triplets, through the rotation of
-the patches, and from the known turn between the two views.
+The orientation network, where there is one, learns from the same triplets, through where patches
+are cut, and from the known map between the two views.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,8 +21,8 @@ from ..models.compact import CompactConfig, CompactNet
 from ..patches import PATCH_SIDE
 from ..weights import load_model, load_weights, save_model
 from .descent import descend
-from .frames import FrameNoise, cut, draw_frames, reduce, turn_frames
-from .losses import hardest_triplet, orientation_loss, relax_bits
+from .frames import FrameNoise, adapt_frames, cut, draw_frames, reduce, stretches, turn_frames
+from .losses import frame_loss, hardest_triplet, relax_bits
 from .pairs import PairSet, centre, open_pairs
 from .run import Run
 from .validation import validate
@@ -44,8 +45,11 @@ class MetricConfig:
         weight_decay: decoupled weight decay.
         margin: of the triplet loss.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
-        orientation_weight: of the orientation's own loss.
-        orientation_anchor: in that loss, what keeps it near to the detector's orientation.
+        orientation_weight: of the orientation network's own loss.
+        stretch_weight: in that loss, of the stretch against the turn, see :func:`frame_loss`.
+        anchor_weight: in that loss, of what keeps frames near to the detector's: any function of
+            the patch that turns with it would do, and the one that is nearest to the detector's
+            inherits how exact that is on sharp corners.
         noise: added to the keypoints.
         held_out_every: one photo in so many is kept for validation, one at least.
         seed: of the weights and of the batches.
@@ -61,7 +65,8 @@ class MetricConfig:
     margin: float = 1.0
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
-    orientation_anchor: float = 0.1
+    stretch_weight: float = 3.0
+    anchor_weight: float = 0.1
     noise: FrameNoise = field(default_factory=FrameNoise)
     held_out_every: int = 16
     seed: int = 0
@@ -89,7 +94,7 @@ class Batch(NamedTuple):
         scene: ``(N,)`` int64, a number for the place.
         mirrored: ``(N,)`` bool, whether the patches are turned over, top to bottom, so that the
             detector's orientation still points to the right; half of the pairs.
-        turn: ``(N,)`` float32, radians, see :class:`bindesc.training.pairs.Pairs`.
+        linear: ``(N, 2, 2)`` float32, see :class:`bindesc.training.pairs.Pairs`.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
         errors: ``(N, 2, 2)`` float32, directions that they are turned to at last.
     """
@@ -98,7 +103,7 @@ class Batch(NamedTuple):
     group: Tensor
     scene: Tensor
     mirrored: Tensor
-    turn: Tensor
+    linear: Tensor
     frames: Tensor
     errors: Tensor
 
@@ -154,9 +159,10 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     group = np.repeat(chosen, config.pairs)
     _, scene = np.unique(data.scene[chosen], return_inverse=True)
     mirrored = rng.random(len(row)) < 0.5
-    turn = np.radians(data.turn[row]) * np.where(mirrored, np.float32(-1), np.float32(1))
+    linear = data.linear[row]
+    linear[mirrored] *= np.array([[1, -1], [-1, 1]], np.float32)
     frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
-    arrays = row, group, np.repeat(scene, config.pairs), mirrored, turn, frames, errors
+    arrays = row, group, np.repeat(scene, config.pairs), mirrored, linear, frames, errors
     return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
@@ -243,10 +249,12 @@ def _loss(
     own_loss = torch.zeros((), device=source.device)
     if model.orientation is not None:
         with torch.autocast(source.device.type, torch.bfloat16):
-            directions = model.orientation(reduce(cut(wide, frames))).float()
-        frames = turn_frames(frames, directions)
-        first, second = torch.atan2(frames[:, 1, 0], frames[:, 0, 0]).chunk(2)
-        own_loss = orientation_loss(first, second, batch.turn, config.orientation_anchor)
+            outputs = model.orientation(reduce(cut(wide, frames))).float()
+        frames = adapt_frames(frames, outputs)
+        first, second = frames[:, :, :2].chunk(2)
+        turn, stretch = frame_loss(first, second, batch.linear)
+        own_loss = turn + config.stretch_weight * stretch
+        own_loss = own_loss + config.anchor_weight * _distance_from_identity(outputs)
     with torch.autocast(source.device.type, torch.bfloat16):
         activations = model(cut(wide, turn_frames(frames, errors)))
     start, end = config.sharpness
@@ -255,6 +263,12 @@ def _loss(
     first, second = codes.chunk(2)
     triplets = hardest_triplet(first, second, batch.negative(), config.margin)
     return triplets + config.orientation_weight * own_loss
+
+
+def _distance_from_identity(outputs: Tensor) -> Tensor:
+    """How far an orientation network turns, as one minus the cosine, and stretches, squared."""
+    turn = 1 - F.normalize(outputs[:, :2], dim=1)[:, 0]
+    return turn.mean() + stretches(outputs).square().sum(1).mean()
 
 
 def _start_from(model: CompactNet, initial: str) -> None:

@@ -3,7 +3,7 @@
 The second view is made from the same photo, or is another photo of the place, if a COLMAP
 reconstruction ties them together. Detecting again, instead of carrying keypoints over, shows a
 network the errors of position, scale and orientation that the detector really makes. A set is a
-folder: ``patches.npy`` (memory-mapped), ``xy.npy`` and ``turn.npy``, and ``set.json`` with the
+folder: ``patches.npy`` (memory-mapped), ``xy.npy`` and ``linear.npy``, and ``set.json`` with the
 groups and the settings. A group is one pair of views.
 """
 
@@ -27,7 +27,7 @@ from ..files import atomic_folder
 from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
 from ..patches import PATCH_SIDE, extract_patches
-from .pairing import Tolerance, carry_angles, pair_keypoints, wrap_degrees
+from .pairing import Tolerance, pair_keypoints
 from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
 
 
@@ -76,13 +76,13 @@ class Pairs(NamedTuple):
     Attributes:
         patches: ``(K, 2, S, S)`` uint8.
         xy: ``(K, 2)`` float32, position in the first view, pixels.
-        turn: ``(K,)`` float32, degrees in [-180, 180): the orientation found in the second view
-            less that of the first view carried there.
+        linear: ``(K, 2, 2)`` float32: takes places in the first patch to those in the second, both
+            from the patch's centre and over its side; without the keypoints' errors, the identity.
     """
 
     patches: NDArray[np.uint8]
     xy: NDArray[np.float32]
-    turn: NDArray[np.float32]
+    linear: NDArray[np.float32]
 
 
 def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generator) -> Pairs:
@@ -106,10 +106,19 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
         patches[:, which], _ = extract_patches(
             view, xy[chosen], side[chosen], angle[chosen], scale=scale, side=settings.side
         )
-    turn = wrap_degrees(
-        points[1][2][pairs[:, 1]] - carry_angles(points[0][2], carried)[pairs[:, 0]]
+    first, second = (
+        _similarities(side[chosen], angle[chosen])
+        for chosen, (_, side, angle) in zip(pairs.T, points, strict=True)
     )
-    return Pairs(patches, points[0][0][pairs[:, 0]], turn.astype(np.float32))
+    linear = np.linalg.inv(second) @ carried.jacobian[pairs[:, 0]] @ first
+    return Pairs(patches, points[0][0][pairs[:, 0]], linear.astype(np.float32))
+
+
+def _similarities(side: NDArray, angle: NDArray) -> NDArray[np.float64]:
+    """``(K, 2, 2)``: places in patches, over their sides, to those in the image."""
+    radians = np.radians(angle.astype(np.float64))
+    x, y = side * np.cos(radians), side * np.sin(radians)
+    return np.stack([np.stack([x, -y], 1), np.stack([y, x], 1)], 1)
 
 
 class _Task(NamedTuple):
@@ -209,7 +218,7 @@ def build_pairs(
         shape = (count, 2, settings.side, settings.side)
         raw_to_npy(raw[0], partial / "patches.npy", np.uint8, shape)
         raw_to_npy(raw[1], partial / "xy.npy", np.float32, (count, 2))
-        raw_to_npy(raw[2], partial / "turn.npy", np.float32, (count,))
+        raw_to_npy(raw[2], partial / "linear.npy", np.float32, (count, 2, 2))
         summary = {
             "settings": asdict(settings),
             "count": count,
@@ -259,7 +268,7 @@ class PairSet:
     Attributes:
         patches: ``(P, 2, S, S)`` uint8, memory-mapped; S is ``settings.side``.
         xy: ``(P, 2)`` float32, position in the first view, pixels.
-        turn: ``(P,)`` float32, see :class:`Pairs`.
+        linear: ``(P, 2, 2)`` float32, see :class:`Pairs`.
         start, end: ``(G,)`` int64, the span of pairs of each group.
         photo, partner, scene: ``(G,)`` str, where each group comes from; ``partner`` is "" if
             both views are of one photo.
@@ -268,7 +277,7 @@ class PairSet:
 
     patches: NDArray[np.uint8]
     xy: NDArray[np.float32]
-    turn: NDArray[np.float32]
+    linear: NDArray[np.float32]
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     photo: NDArray[np.str_]
@@ -293,7 +302,7 @@ def open_pairs(folder: Path) -> PairSet:
     return PairSet(
         patches=np.load(folder / "patches.npy", mmap_mode="r"),
         xy=np.load(folder / "xy.npy"),
-        turn=np.load(folder / "turn.npy"),
+        linear=np.load(folder / "linear.npy"),
         start=np.array([g["start"] for g in groups]),
         end=np.array([g["end"] for g in groups]),
         photo=np.array([g["photo"] for g in groups]),
