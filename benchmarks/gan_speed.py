@@ -101,8 +101,8 @@ def main() -> None:
         cells = [
             [
                 f"batch of {row['batch']}, {row['dtype']}",
-                f"{row['step']['median'] * 1e3:.3g} ms",
-                f"{row['images']:.3g}",
+                f"{row['step']['median'] * 1e3:.4g} ms",
+                f"{row['images']:,.1f}",
                 f"{row['peak']:.0f} MiB",
             ]
             for row in rows

@@ -1,4 +1,4 @@
-"""Write the benchmarks' tables into README.md and benchmarks/README.md.
+"""Write the benchmarks' tables into README.md, benchmarks/README.md and cuda_ext/README.md.
 
 ``python -m benchmarks.render_tables`` replaces what stands between ``<!-- table:NAME -->`` and
 ``<!-- /table -->`` by the table in ``benchmarks/results/NAME.json``, an entry
@@ -19,7 +19,8 @@ from bindesc.files import atomic_path
 
 from .common import RESULTS
 
-PAGES = [RESULTS.parent.parent / "README.md", RESULTS.parent / "README.md"]
+_ROOT = RESULTS.parent.parent
+PAGES = [_ROOT / folder / "README.md" for folder in ("", "benchmarks", "cuda_ext")]
 
 _BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.render_tables",
-        description="Write the tables of benchmarks/results into both README.md.",
+        description="Write the tables of benchmarks/results into each README.md.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it is stale")
     options = parser.parse_args(arguments)

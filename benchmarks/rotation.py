@@ -45,21 +45,27 @@ def turned_scenes() -> Iterator[Scene]:
     """Each photo against itself at every angle."""
     rng = np.random.default_rng(0)
     for name in PHOTOS:
-        gray = shipped_photo(name)
-        height, width = gray.shape
-        side = int(np.ceil(np.hypot(height, width))) + 2
-        to_canvas = np.array([[1, 0, (side - width) // 2], [0, 1, (side - height) // 2]], float)
-        reference = cv2.warpAffine(gray, to_canvas, (side, side))
+        reference = on_canvas(shipped_photo(name))
+        side = len(reference)
         views = []
         for angle in ANGLES:
             turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), angle, 1.0)
             turn[:, 2] += 0.5
-            view = _noisy(rng, cv2.warpAffine(reference, turn, (side, side)))
+            view = add_noise(rng, cv2.warpAffine(reference, turn, (side, side)))
             views.append(View(f"{name} {angle}", view, np.vstack([turn, [0, 0, 1]])))
         yield Scene(name, reference, tuple(views))
 
 
-def _noisy(rng: np.random.Generator, image: NDArray) -> NDArray[np.uint8]:
+def on_canvas(gray: NDArray[np.uint8]) -> NDArray:
+    """The photo in the middle of a black square that it can turn in."""
+    height, width = gray.shape
+    side = int(np.ceil(np.hypot(height, width))) + 2
+    to_canvas = np.array([[1, 0, (side - width) // 2], [0, 1, (side - height) // 2]], float)
+    return cv2.warpAffine(gray, to_canvas, (side, side))
+
+
+def add_noise(rng: np.random.Generator, image: NDArray) -> NDArray[np.uint8]:
+    """Normal noise, except where the canvas is black."""
     noisy = image.astype(np.float64) + rng.normal(0, NOISE, image.shape)
     return np.where(image > 0, np.clip(noisy, 0, 255), 0).astype(np.uint8)
 

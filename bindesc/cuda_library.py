@@ -68,6 +68,7 @@ _FALLIBLE = {
 }
 
 
+@functools.cache  # a search of the folder takes longer than a small match
 def path() -> Path | None:
     """The compiled library, or None if the package was built without CUDA."""
     return next(iter(sorted(_FOLDER.glob("_cuda*.so"))), None)

@@ -42,8 +42,8 @@ class GanConfig:
         beta1: of Adam.
         lambda_dmr: weight of the distance matching regulariser; 0 leaves it out.
         lambda_bre: weight of the binarisation representation entropy; 0 leaves it out.
-        bfloat16: compute convolutions in bfloat16; weights and losses stay float32. Faster on GPUs
-            and on processors with AMX, slower on those with AVX-512 alone.
+        bfloat16: compute convolutions in bfloat16; weights and losses stay float32. Takes less
+            memory; faster on processors with AMX, and on GPUs with large batches.
         seed: of the weights, the batches, the noise and the dropout.
     """
 

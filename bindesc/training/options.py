@@ -46,7 +46,8 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="convolutions in bfloat16: faster on GPUs and on processors with AMX only",
+        help="convolutions in bfloat16: less memory; faster on processors with AMX, and on GPUs "
+        "with large batches",
     )
     parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
 
