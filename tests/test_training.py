@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,6 +319,8 @@ def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
         (["--orientation", "16,x"], "expected positive numbers by comma, got '16,x'"),
         (["--channels", "16,0"], "--channels"),
         (["--noise", "3"], "a share lies in 0 to 1"),
+        (["--batch-pairs", "0"], "expected a positive number, got '0'"),
+        (["--device", "nowhere"], "--device"),
         (["--orientation", "8,8,8,8"], "one to three convolutions"),
     ],
 )
@@ -330,6 +333,22 @@ def test_wrong_shapes_are_refused(wide, tmp_path, capsys, options, message):
     assert code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_told(wide, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for kind in (["compact", str(wide)], ["bingan", str(wide), "--steps", "1"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", *kind, "--out", str(tmp_path / "run"), "--device", "cuda"])
+        assert stopped.value.code == 2
+        assert "cuda: torch finds no GPU here" in capsys.readouterr().err
+
+
+def test_an_older_set_is_told(wide, tmp_path):
+    shutil.copytree(wide, tmp_path / "old")
+    (tmp_path / "old" / "linear.npy").unlink()
+    with pytest.raises(FileNotFoundError, match="an older version"):
+        open_pairs(tmp_path / "old")
 
 
 def test_training_resumes_bit_for_bit(pairs, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .integer import ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
-from .orientation import OrientationNet, orientation_strides
+from .orientation import OUTPUTS, OrientationNet, orientation_strides
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class CompactConfig:
         bits: length of the code.
         support: side of the described patch in the image, over what the detector's
             ``SCALE_FACTORS`` entry gives.
-        orientation: output channels of the 3x3 convolutions of the network that turns keypoints
-            before their patch is cut, see :class:`bindesc.models.orientation.OrientationNet`; none
-            where the detector's orientation is kept.
+        orientation: output channels of the 3x3 convolutions of the network that turns and
+            stretches keypoints before their patch is cut, see
+            :class:`bindesc.models.orientation.OrientationNet`; none where they stay as they are.
     """
 
     channels: tuple[int, ...] = (16, 24, 32, 48)
@@ -41,7 +41,7 @@ class CompactNet(nn.Module):
     activation over the training data, so that every bit is set about half of the time.
 
     Attributes:
-        orientation: what turns the keypoints whose patches come here, or None.
+        orientation: what adapts the keypoints whose patches come here, or None.
     """
 
     def __init__(self, config: CompactConfig | None = None):
@@ -74,7 +74,7 @@ def multiply_adds(config: CompactConfig) -> int:
     if config.orientation:
         strides = orientation_strides(config.orientation)
         more, inputs, side = _convolution_cost(ORIENTATION_SIDE, config.orientation, strides)
-        total += more + side * side * inputs * 2
+        total += more + side * side * inputs * OUTPUTS
     return total
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .images_cli import add_images
-from .options import add_gan_options, add_run_options, command_line, gan_config, print_scores
+from .options import (
+    add_device_option,
+    add_gan_options,
+    add_run_options,
+    command_line,
+    gan_config,
+    positive,
+    print_scores,
+)
 from .retrieval_cli import add_retrieval
 
 if TYPE_CHECKING:
@@ -82,12 +90,12 @@ def register(commands: Any) -> None:
     add_run_options(compact, learning_rate=2e-3)
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
     compact.add_argument(
-        "--batch-photos", type=int, default=4, help="photos in a batch (%(default)s)"
+        "--batch-photos", type=positive, default=4, help="photos in a batch (%(default)s)"
     )
     compact.add_argument(
-        "--batch-pairs", type=int, default=128, help="pairs of each of them (%(default)s)"
+        "--batch-pairs", type=positive, default=128, help="pairs of each of them (%(default)s)"
     )
-    compact.add_argument("--device", default="cpu", help="torch device (%(default)s)")
+    add_device_option(compact)
     for name in ("--channels", "--strides"):
         compact.add_argument(name, type=_numbers, default=(), help="of each convolution, by comma")
     compact.add_argument(

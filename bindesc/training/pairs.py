@@ -287,11 +287,17 @@ class PairSet:
 
 
 def open_pairs(folder: Path) -> PairSet:
-    """Open what :func:`build_pairs` made. Raises FileNotFoundError where there is none."""
+    """Open what :func:`build_pairs` made.
+
+    Raises:
+        FileNotFoundError: there is none, or it is of an older version.
+    """
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(
             f"{folder}: no set of patch pairs (make one: bindesc patches build)"
         )
+    if not (folder / "linear.npy").is_file():
+        raise FileNotFoundError(f"{folder}: a set of an older version; make it anew")
     summary = json.loads((folder / "set.json").read_text())
     groups = summary["groups"]
     settings = summary["settings"] | {
