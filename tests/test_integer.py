@@ -110,11 +110,16 @@ def test_directions_in_integers_are_those_of_the_network():
     patches = np.ascontiguousarray(varied(300)[5:, ::2, ::2])
     network = turning()
     with torch.no_grad():
-        x, y = network(torch.from_numpy(patches).float()[:, None]).numpy().T
+        exact = network(torch.from_numpy(patches).float()[:, None]).numpy()
     found = activations(quantise(network, patches, one_unit=True), patches)
-    assert not found[:, 2:].any()
+    assert not found[:, 4:].any()
+    x, y = exact[:, :2].T
     difference = np.degrees(np.arctan2(found[:, 1], found[:, 0]) - np.arctan2(y, x))
     assert np.median(np.abs((difference + 180) % 360 - 180)) < 2
+    unit, other = (values[:, :4].astype(float) for values in (exact, found))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    assert np.median(np.abs(unit - other)) < 0.02
 
 
 def test_no_patch_gives_no_code(layers):
