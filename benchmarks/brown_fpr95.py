@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bindesc.arguments import at_least_1
 from bindesc.retrieval import LENGTHS, shipped_model
 from bindesc.training.brown import open_brown
 from bindesc.training.scores import (
@@ -237,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a shipped model or a .safetensors file; repeatable (default: all shipped ones)",
     )  # fmt: skip
     parser.add_argument(
-        "--pairs", type=_positive, default=4000, help="pairs of each kind (%(default)s)"
+        "--pairs", type=at_least_1, default=4000, help="pairs of each kind (%(default)s)"
     )
     parser.add_argument(
         "--support", type=float, default=1.0,
@@ -258,13 +259,6 @@ def _parser() -> argparse.ArgumentParser:
         help="write benchmarks/results/NAME.json (%(const)s)",
     )  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from bindesc.arguments import at_least_1
+
 from .common import write_results
 from .datasets import SETS, DataMissingError, Scene, data_folder, scenes
 from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor
@@ -196,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[LABEL=]MODEL",
         help="a bindesc model or .safetensors file; may be repeated",
     )
-    parser.add_argument("--limit", type=_positive, help="use so many scenes of each set at most")
+    parser.add_argument("--limit", type=at_least_1, help="use so many scenes of each set at most")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--save",
@@ -206,13 +208,6 @@ def _parser() -> argparse.ArgumentParser:
         help="write benchmarks/results/NAME.json (%(const)s)",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
 
 
 def _text(value: float | None, form: str) -> str:

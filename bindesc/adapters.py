@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .extractor import DEFAULT_MODEL
 from .packing import unit_vectors
-from .patches import PATCH_SIDE, PatchCutter
+from .patches import PATCH_SIDE, PatchCutter, similarities
 from .runtime import Runtime
 from .types import Features
 
@@ -85,10 +85,7 @@ class PatchDescriptor(torch.nn.Module):
         """
         xy, size, angle = features.xy, features.size, features.angle
         scale, orienter = scale_factor * self._runtime.support, self._runtime.orienter
-        half = size * (scale / 2)
-        radians = np.radians(np.maximum(angle, 0))
-        cos, sin = half * np.cos(radians), half * np.sin(radians)
-        frames = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+        frames = similarities(size * (scale / 2), angle)
         if gray is not None and orienter is not None:
             frames = frames @ orienter.adapt(PatchCutter(gray), xy, size, angle, scale)
         frames = np.concatenate([frames, xy[:, :, None]], 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, search_cli, sfm_cli, slam_cli
+from .arguments import at_least_1
 from .training import cli as training_cli
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -193,7 +194,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--n-kpts",
-        type=_at_least_1,
+        type=at_least_1,
         default=1000,
         metavar="N",
         help="most keypoints an image (default: %(default)s)",
@@ -204,7 +205,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
 def _add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
-        type=_at_least_1,
+        type=at_least_1,
         metavar="PX",
         help="shrink images to this longer side first; results stay in original pixels",
     )
@@ -219,10 +220,3 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         return getattr(commands, name)(args)
 
     return run
-
-
-def _at_least_1(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return value

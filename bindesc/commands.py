@@ -152,7 +152,7 @@ def make_extractor(args: Namespace, descriptor: str) -> Extractor:
         return OpenCVFeatures(descriptor, args.detector, args.n_kpts)
     try:
         return create(args.detector, args.model, args.n_kpts, args.device)
-    except RuntimeError as error:  # torch says so of a device that it does not have
+    except (RuntimeError, AssertionError) as error:  # torch says so of a device it does not have
         raise ValueError(f"device: {args.device!r} cannot be used ({error})") from None
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .models.integer import ORIENTATION_SIDE, STRETCH
+from .models.integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE, STRETCH
 from .patches import PatchCutter
 
 # Turns and stretches are rounded to such a part of all round and of 1, and are so the same
@@ -51,7 +51,7 @@ def frames(outputs: NDArray[np.int32]) -> NDArray[np.float64]:
     Returns:
         ``(N, 2, 2)`` float64, of determinant 1.
     """
-    values = outputs[:, :4].astype(np.float64)
+    values = outputs[:, :ORIENTATION_OUTPUTS].astype(np.float64)
     length = np.sqrt(np.maximum((values * values).sum(1), 1))
     p, q = np.rint(values[:, 2:].T * (STRETCH * STRETCH_STEPS) / length) / STRETCH_STEPS
     scale = 1 / np.sqrt(1 - p * p - q * q)

@@ -140,20 +140,32 @@ def _sampling(
     if (size <= 0).any() or not scale > 0:
         raise ValueError("size, scale: must be positive")
     step = size.astype(np.float64) * scale / side
-    radians = np.radians(np.where(angle < 0, 0.0, angle.astype(np.float64)))
-    cosine, sine = step * np.cos(radians), step * np.sin(radians)
+    linear = similarities(step, angle)
+    if frames is not None:
+        # Not a matrix product, which rounds differently on other processors.
+        linear = linear[:, :, :1] * frames[:, :1] + linear[:, :, 1:] * frames[:, 1:]
     affine = np.empty((count, 2, 3), np.float32)
+    affine[:, :, :2] = linear
     affine[:, :, 2] = xy
-    if frames is None:
-        affine[:, 0, 0] = affine[:, 1, 1] = cosine
-        affine[:, 1, 0], affine[:, 0, 1] = sine, -sine
-        return affine
-    # Not a matrix product, which rounds differently on other processors.
-    for column in range(2):
-        u, v = frames[:, 0, column], frames[:, 1, column]
-        affine[:, 0, column] = cosine * u - sine * v
-        affine[:, 1, column] = sine * u + cosine * v
     return affine
+
+
+def similarities(length: NDArray, angle: NDArray) -> NDArray[np.float64]:
+    """What takes patches' coordinates, from their centres, to offsets in the image.
+
+    Args:
+        length: ``(N,)``, of the coordinates' unit, pixels.
+        angle: ``(N,)``, degrees; negative means upright.
+
+    Returns:
+        ``(N, 2, 2)`` float64.
+    """
+    radians = np.radians(np.where(angle < 0, 0.0, angle.astype(np.float64)))
+    result = np.empty((len(radians), 2, 2))
+    result[:, 0, 0] = result[:, 1, 1] = length * np.cos(radians)
+    result[:, 1, 0] = length * np.sin(radians)
+    result[:, 0, 1] = -result[:, 1, 0]
+    return result
 
 
 def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:

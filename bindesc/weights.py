@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import atomic_path
-from .models.integer import ORIENTATION, IntegerLayer, activations, is_integer, to_tensors
+from .models.integer import (
+    ORIENTATION,
+    ORIENTATION_OUTPUTS,
+    IntegerLayer,
+    activations,
+    is_integer,
+    to_tensors,
+)
 from .packing import pack_bits
 
 if TYPE_CHECKING:
@@ -277,7 +284,7 @@ def _exact_golden(layers: list[IntegerLayer], orientation: list[IntegerLayer]) -
     codes = pack_bits(activations(layers, golden_patches()) >= 0)
     golden = {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
     if orientation:
-        directions = activations(orientation, _halve(golden_patches()))[:, :4]
+        directions = activations(orientation, _halve(golden_patches()))[:, :ORIENTATION_OUTPUTS]
         golden["directions"] = directions.tolist()
     return golden
 

@@ -228,6 +228,7 @@ def test_changed_weights_are_refused(
     [
         (["--model", "no-such-model"], "'no-such-model' is neither a shipped model"),
         (["--device", "nonsense"], "device: 'nonsense' cannot be used"),
+        (["--device", "cuda:99"], "device: 'cuda:99' cannot be used"),
         (["--descriptor", "orb", "--ransac-thr", "0"], "threshold: expected a number above 0"),
         (["--descriptor", "orb", "--seed", "-1"], "seed: expected 0 to"),
         (["--descriptor", "orb", "--ratio", "7"], "ratio: "),

@@ -319,7 +319,7 @@ def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
         (["--orientation", "16,x"], "expected positive numbers by comma, got '16,x'"),
         (["--channels", "16,0"], "--channels"),
         (["--noise", "3"], "a share lies in 0 to 1"),
-        (["--batch-pairs", "0"], "expected a positive number, got '0'"),
+        (["--batch-pairs", "0"], "expected at least 1, got 0"),
         (["--device", "nowhere"], "--device"),
         (["--orientation", "8,8,8,8"], "one to three convolutions"),
     ],

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .integer import ORIENTATION_SIDE
+from .integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
-from .orientation import OUTPUTS, OrientationNet, orientation_strides
+from .orientation import OrientationNet, orientation_strides
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def multiply_adds(config: CompactConfig) -> int:
     if config.orientation:
         strides = orientation_strides(config.orientation)
         more, inputs, side = _convolution_cost(ORIENTATION_SIDE, config.orientation, strides)
-        total += more + side * side * inputs * OUTPUTS
+        total += more + side * side * inputs * ORIENTATION_OUTPUTS
     return total
 
 

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .integer import ORIENTATION_SIDE
+from .integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE
 from .layers import convolutions, normalise_patches
-
-OUTPUTS = 4
 
 
 def orientation_strides(channels: Sequence[int]) -> list[int]:
@@ -43,7 +41,9 @@ class OrientationNet(nn.Module):
         if not 1 <= len(channels) <= 3:
             raise ValueError(f"orientation: one to three convolutions, got {len(channels)}")
         strides = orientation_strides(channels)
-        last = nn.Conv2d(channels[-1], OUTPUTS, ORIENTATION_SIDE // 2 ** (len(channels) - 1))
+        last = nn.Conv2d(
+            channels[-1], ORIENTATION_OUTPUTS, ORIENTATION_SIDE // 2 ** (len(channels) - 1)
+        )
         nn.init.zeros_(last.weight)
         assert last.bias is not None
         last.bias.data = last.bias.new_tensor([1.0, 0.0, 0.0, 0.0])
@@ -57,7 +57,7 @@ class OrientationNet(nn.Module):
         """A network that only turns is one whose stretch is zero."""
         for name in ("weight", "bias"):
             key = f"{prefix}layers.{len(self.layers) - 2}.{name}"
-            if key in state and len(state[key]) == OUTPUTS // 2:
-                nothing = state[key].new_zeros(OUTPUTS // 2, *state[key].shape[1:])
+            if key in state and len(state[key]) == ORIENTATION_OUTPUTS // 2:
+                nothing = state[key].new_zeros(ORIENTATION_OUTPUTS // 2, *state[key].shape[1:])
                 state[key] = torch.cat([state[key], nothing])
         super()._load_from_state_dict(state, prefix, *more)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import at_least_1
 from .images_cli import add_images
 from .options import (
     add_device_option,
@@ -15,7 +16,6 @@ from .options import (
     add_run_options,
     command_line,
     gan_config,
-    positive,
     print_scores,
 )
 from .retrieval_cli import add_retrieval
@@ -90,10 +90,10 @@ def register(commands: Any) -> None:
     add_run_options(compact, learning_rate=2e-3)
     compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
     compact.add_argument(
-        "--batch-photos", type=positive, default=4, help="photos in a batch (%(default)s)"
+        "--batch-photos", type=at_least_1, default=4, help="photos in a batch (%(default)s)"
     )
     compact.add_argument(
-        "--batch-pairs", type=positive, default=128, help="pairs of each of them (%(default)s)"
+        "--batch-pairs", type=at_least_1, default=128, help="pairs of each of them (%(default)s)"
     )
     add_device_option(compact)
     for name in ("--channels", "--strides"):

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..arguments import torch_device
+
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
     from ..models.retrieval import RetrievalConfig
@@ -55,29 +57,11 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Where to train."""
     parser.add_argument(
-        "--device", type=_device, default="cpu", help="torch device, such as cuda (%(default)s)"
+        "--device",
+        type=torch_device,
+        default="cpu",
+        help="torch device, such as cuda (%(default)s)",
     )
-
-
-def _device(text: str) -> str:
-    if text == "cpu":
-        return text
-    import torch
-
-    try:
-        kind = torch.device(text).type
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(str(error).split("\n")[0]) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError(f"{text}: torch finds no GPU here")
-    return text
-
-
-def positive(text: str) -> int:
-    """A number of at least 1, for ``argparse``."""
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
-    return int(text)
 
 
 def gan_config(args: argparse.Namespace, model: BinGanConfig | RetrievalConfig) -> GanConfig:

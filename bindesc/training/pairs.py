@@ -26,7 +26,7 @@ from ..detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, t
 from ..files import atomic_folder
 from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
-from ..patches import PATCH_SIDE, extract_patches
+from ..patches import PATCH_SIDE, extract_patches, similarities
 from .pairing import Tolerance, pair_keypoints
 from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
 
@@ -107,18 +107,11 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
             view, xy[chosen], side[chosen], angle[chosen], scale=scale, side=settings.side
         )
     first, second = (
-        _similarities(side[chosen], angle[chosen])
+        similarities(side[chosen], angle[chosen])
         for chosen, (_, side, angle) in zip(pairs.T, points, strict=True)
     )
     linear = np.linalg.inv(second) @ carried.jacobian[pairs[:, 0]] @ first
     return Pairs(patches, points[0][0][pairs[:, 0]], linear.astype(np.float32))
-
-
-def _similarities(side: NDArray, angle: NDArray) -> NDArray[np.float64]:
-    """``(K, 2, 2)``: places in patches, over their sides, to those in the image."""
-    radians = np.radians(angle.astype(np.float64))
-    x, y = side * np.cos(radians), side * np.sin(radians)
-    return np.stack([np.stack([x, -y], 1), np.stack([y, x], 1)], 1)
 
 
 class _Task(NamedTuple):
