@@ -19,6 +19,7 @@ constexpr int kPixelRun = 4;       // ... of four pixels
 struct Convolution {
   const int8_t* weights;  // [channels / 16][rows * steps][16][4]
   const int32_t* bias;    // [channels]
+  const int32_t* signed_bias;  // bias + 128 * sum of the weights: for inputs taken 128 lower
   // [channels]; the output is uint8 rint(max(sum + bias, 0) * multiplier), at most 255. Without
   // multipliers it is int32 sum + bias.
   const float* multiplier;

@@ -16,6 +16,9 @@ const Kernel* const kKernels[] = {
 #endif
     &kAvx2,
 #elif defined(BINDESC_ARM)
+#if defined(BINDESC_ARM_DOT)
+    &kNeonDot,
+#endif
     &kNeon,
 #endif
     &kScalar,

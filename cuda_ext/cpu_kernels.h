@@ -10,6 +10,10 @@
 #endif
 #elif defined(__aarch64__)
 #define BINDESC_ARM 1
+#if defined(__ARM_FEATURE_DOTPROD) || (defined(__clang__) && __clang_major__ >= 16) || \
+    (!defined(__clang__) && __GNUC__ >= 8)
+#define BINDESC_ARM_DOT 1
+#endif
 #endif
 
 namespace bindesc {
@@ -35,6 +39,12 @@ void sample_avx2(const SampleGrid&, uint8_t* out);
 void sample_avx512(const SampleGrid&, uint8_t* out);
 #elif defined(BINDESC_ARM)
 extern const Kernel kNeon;
+void convolve_neon(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+void sample_neon(const SampleGrid&, uint8_t* out);
+#if defined(BINDESC_ARM_DOT)
+extern const Kernel kNeonDot;
+void convolve_neondot(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
+#endif
 #endif
 
 }  // namespace bindesc

@@ -1,9 +1,13 @@
-// NEON (aarch64, where it is always there).
+// NEON (aarch64, where it is always there), and with it the products of bytes of ARMv8.2, which most
+// processors since 2018 have.
 #include "cpu_kernel.h"
 #include "cpu_kernels.h"
 
 #if defined(BINDESC_ARM)
 #include <arm_neon.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace bindesc {
 namespace neon {
@@ -75,10 +79,28 @@ struct V {
 
 bool usable() { return true; }
 
+#if defined(BINDESC_ARM_DOT)
+bool usable_with_dot() {
+#if defined(__linux__)
+  constexpr unsigned long kHasDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+  return getauxval(AT_HWCAP) & kHasDotProduct;
+#elif defined(__APPLE__)
+  return true;  // from the first Apple silicon on
+#else
+  return false;
+#endif
+}
+#endif
+
 }  // namespace neon
 
-const Kernel kNeon{"neon", neon::V::kLanes, neon::usable, neon::top2,
-                   neon::within, normalise_scalar, convolve_scalar, sample_scalar, nullptr};
+const Kernel kNeon{"neon",        neon::V::kLanes,  neon::usable,  neon::top2,  neon::within,
+                   normalise_scalar, convolve_neon, sample_neon, nullptr};
+#if defined(BINDESC_ARM_DOT)
+const Kernel kNeonDot{"neondot",        neon::V::kLanes,  neon::usable_with_dot, neon::top2,
+                      neon::within,     normalise_scalar, convolve_neondot,      sample_neon,
+                      nullptr};
+#endif
 
 }  // namespace bindesc
 #endif

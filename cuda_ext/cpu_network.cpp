@@ -51,6 +51,7 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
   steps_ = last ? spec.height * run / 4 : (run + 3) / 4;
   row_stride_ = int64_t{in_side} * inputs;
   bias_.assign(spec.bias, spec.bias + channels_);
+  signed_bias_ = bias_;
   if (!last) multiplier_.assign(spec.multiplier, spec.multiplier + channels_);
 
   weights_.assign(static_cast<size_t>(channels_) * 4 * rows_ * steps_, 0);
@@ -59,8 +60,10 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
     for (int row = 0; row < rows_; ++row) {
       for (int i = 0; i < bytes; ++i) {
         const int64_t step = int64_t{c / kChannelBlock * rows_ + row} * steps_ + i / 4;
+        const int8_t weight = spec.weights[(int64_t{c} * rows_ + row) * bytes + i];
         weights_[static_cast<size_t>((step * kChannelBlock + c % kChannelBlock) * 4 + i % 4)] =
-            spec.weights[(int64_t{c} * rows_ + row) * bytes + i];
+            weight;
+        signed_bias_[static_cast<size_t>(c)] += 128 * weight;
       }
     }
   }
@@ -93,8 +96,13 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
 }
 
 Convolution Network::Layer::convolution() const {
-  return {weights_.data(), bias_.data(), multiplier_.empty() ? nullptr : multiplier_.data(),
-          channels_,       rows_,        steps_,
+  return {weights_.data(),
+          bias_.data(),
+          signed_bias_.data(),
+          multiplier_.empty() ? nullptr : multiplier_.data(),
+          channels_,
+          rows_,
+          steps_,
           row_stride_};
 }
 

@@ -52,9 +52,9 @@ class Network {
 
    private:
     int channels_, rows_, steps_, side_;  // of the output
-    int64_t row_stride_, in_step_, out_step_, map_bytes_, out_start_ = 0;
+    int64_t row_stride_, in_step_, out_step_, map_bytes_;
     std::vector<int8_t> weights_;
-    std::vector<int32_t> bias_;
+    std::vector<int32_t> bias_, signed_bias_;
     std::vector<float> multiplier_;
     std::vector<PixelGroup> groups_;
   };

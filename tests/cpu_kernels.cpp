@@ -1,5 +1,6 @@
 // Runs every usable kernel against a plain double loop, for the sanitizers (test_cpu_kernels.py).
 // Exits with 1 and says what differed, or prints the kernels that ran.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <tuple>
 
 #include "cpu_kernels.h"
+#include "cpu_network.h"
 #include "cpu_sample.h"
 #include "hamming.h"
 
@@ -121,6 +123,46 @@ void check_sampling(const Kernel& kernel, int side, std::mt19937& random) {
   require(found == expected, kernel, "sampling", side, kCount, 0);
 }
 
+// A network of random weights, extreme ones among them, on noise and on flat patches, with three
+// threads, against the portable kernel with one.
+void check_network(const Kernel& kernel, std::mt19937& random) {
+  constexpr int kSide = 16, kChannels[] = {32, 48, 16}, kCount = 21;
+  std::vector<std::vector<int8_t>> weights;
+  std::vector<std::vector<int32_t>> bias;
+  std::vector<std::vector<float>> multiplier;
+  std::vector<LayerSpec> layers;
+  for (int i = 0, inputs = 1; i < 3; inputs = kChannels[i++]) {
+    const int channels = kChannels[i], window = i < 2 ? 3 : kSide / 4;
+    weights.emplace_back(static_cast<size_t>(channels * window * window * inputs));
+    for (int8_t& weight : weights.back()) {
+      const unsigned draw = random() % 256;
+      weight = static_cast<int8_t>(draw < 64 ? 127 : draw < 128 ? -127 : static_cast<int>(draw) - 128);
+    }
+    bias.emplace_back(static_cast<size_t>(channels));
+    for (int32_t& value : bias.back()) value = static_cast<int32_t>(random() % 20001) - 10000;
+    multiplier.emplace_back(static_cast<size_t>(channels), 1.0f / (64.0f * static_cast<float>(inputs)));
+    layers.push_back({weights.back().data(), channels, window, window, inputs, 2,
+                      bias.back().data(), i < 2 ? multiplier.back().data() : nullptr});
+  }
+  const Network network(layers, 32);
+  std::vector<uint8_t> patches(kCount * kSide * kSide, 200);
+  for (size_t i = kSide * kSide; i < patches.size(); ++i) patches[i] = static_cast<uint8_t>(random());
+  const size_t outputs = static_cast<size_t>(network.outputs());
+  const auto sums = [&](const Kernel& with, int threads) {
+    std::vector<int32_t> all(kCount * outputs);
+    Stop stop([] { return false; });
+    const bool done = network.run(
+        with, patches.data(), kCount, threads, stop,
+        [&](int64_t first, int count, const int32_t* some) {
+          std::copy(some, some + static_cast<size_t>(count) * outputs,
+                    all.begin() + first * static_cast<int64_t>(outputs));
+        });
+    require(done, with, "finishing", kSide, kCount, 0);
+    return all;
+  };
+  require(sums(kernel, 3) == sums(kScalar, 1), kernel, "network", kSide, kCount, outputs);
+}
+
 }  // namespace
 
 int main() {
@@ -141,6 +183,7 @@ int main() {
       check(kernel, 32, n, m, random);
     }
     for (int side : {1, 15, 32}) check_sampling(kernel, side, random);
+    check_network(kernel, random);
     std::printf("%s ok\n", kernel.name);
   }
 }
