@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import SCALE_FACTORS, create_detector, to_arrays
+from .detectors import SCALE_FACTORS, create_detector, detect, to_arrays, to_orb
 from .reference import bit_count
 from .training.pairing import pair_keypoints
 from .training.pairs import PairSettings
@@ -118,14 +118,16 @@ def _describe_views(
     views = made_views(photo, _SETTINGS.sides, _SETTINGS.warped, random)
     images = views.first, views.second
     detector = create_detector("orb", nfeatures)
-    keypoints = [detector.detect(image, None) for image in images]
+    keypoints = [detect(detector, image, None, nfeatures) for image in images]
     arrays = [_frames(points) for points in keypoints]
     pairs = pair_keypoints(arrays[0], arrays[1], views.carry(arrays[0][0]), _SETTINGS.tolerance)
     codes: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in extractors}
     kept = np.ones(len(pairs), np.bool_)
     for image, points, chosen in zip(images, keypoints, pairs.T, strict=True):
-        numbered = [_numbered(points[i], k) for k, i in enumerate(chosen)]
         for name, extractor in extractors.items():
+            numbered = tuple(_numbered(points[i], k) for k, i in enumerate(chosen))
+            if isinstance(extractor, cv2.ORB):
+                to_orb(extractor, numbered, image.shape)
             found, described = extractor.compute(image, numbered)
             rows = np.array([keypoint.class_id for keypoint in found], np.intp)
             # Rows of dropped keypoints stay empty; `kept` leaves them out for all descriptors.
