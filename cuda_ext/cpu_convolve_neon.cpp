@@ -12,7 +12,7 @@ namespace {
 #include "cpu_convolve_loop.h"
 
 struct V {
-#include "cpu_convolve_store128.h"
+#include "cpu_convolve_neon.h"
 
   // Two products of -128 and -127 still fit 16 bits, so that they are added up before widening.
   static inline Sum dot(Sum sum, Input x, const Weights& w) {
@@ -50,7 +50,7 @@ namespace {
 #include "cpu_convolve_loop.h"
 
 struct V {
-#include "cpu_convolve_store128.h"
+#include "cpu_convolve_neon.h"
 
   static inline Sum dot(Sum sum, Input x, const Weights& w) {
     for (int j = 0; j < 4; ++j) sum.four[j] = vdotq_s32(sum.four[j], w.four[j], x);

@@ -1,4 +1,4 @@
-// How sums in four 128-bit registers start and become output; members of the vector types of NEON.
+// What the vector types of NEON share: sums of 16 channels in four registers.
 
   static constexpr int kRows = 1;
   static constexpr int kBlocks = 1;
