@@ -14,8 +14,9 @@
     return {{vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12)}};
   }
   static inline Input input(const uint8_t* p) {
-    const uint32x4_t four = vld1q_dup_u32(reinterpret_cast<const uint32_t*>(p));
-    return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(four), vdupq_n_u8(0x80)));
+    uint32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(vdupq_n_u32(four)), vdupq_n_u8(0x80)));
   }
   static inline Weights weights(const int8_t* p) {
     return {{vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)}};

@@ -82,8 +82,7 @@ bool usable() { return true; }
 #if defined(BINDESC_ARM_DOT)
 bool usable_with_dot() {
 #if defined(__linux__)
-  constexpr unsigned long kHasDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
-  return getauxval(AT_HWCAP) & kHasDotProduct;
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 #elif defined(__APPLE__)
   return true;  // from the first Apple silicon on
 #else
