@@ -24,10 +24,12 @@ from bindesc.patches import PatchCutter
 from bindesc.runtime import Runtime
 from bindesc.weights import list_models, load_model, read_model
 
-from .common import Contender, measure, write_results
+from .common import Contender, Timing, measure, write_results
 from .photos import vga_photo
 
 SIZES = (500, 1000, 2000)
+BATCH = 16
+BATCHED = f"extract_batch, each of {BATCH}"
 
 
 def _shape(rows: int, columns: int) -> Any:
@@ -62,9 +64,17 @@ def run(nfeatures: int) -> dict[str, Any]:
     cutter = PatchCutter(gray)
     patches, _ = cutter.cut(xy, size, angle, scale=scale)
     codes = _shape(count, 32)
+    batch = [np.roll(gray, 40 * i, axis=1) for i in range(BATCH)]
+
+    def check_batch(result: Any) -> None:
+        for image, features in zip(batch, result, strict=True):
+            if (features.descriptors != default.extract(image).descriptors).any():
+                raise AssertionError("an image has other codes in a batch than alone")
+
     contenders = {
         "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
+        BATCHED: Contender(lambda: default.extract_batch(batch), check_batch),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
         "of which patches": Contender(
             lambda: PatchCutter(gray).cut(xy, size, angle, scale=scale), _anything
@@ -97,6 +107,10 @@ def run(nfeatures: int) -> dict[str, Any]:
     return {"nfeatures": nfeatures, "keypoints": count, "times": times}
 
 
+def _seconds_an_image(name: str, timing: Timing) -> float:
+    return timing.median / (BATCH if name == BATCHED else 1)
+
+
 def main() -> None:
     """Print the table, and save it if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,7 +121,7 @@ def main() -> None:
     rows = [run(nfeatures) for nfeatures in SIZES]
     header = ["median, ms", *(f"{row['keypoints']} keypoints" for row in rows)]
     cells = [
-        [name, *(f"{row['times'][name].median * 1e3:.1f}" for row in rows)]
+        [name, *(f"{_seconds_an_image(name, row['times'][name]) * 1e3:.1f}" for row in rows)]
         for name in rows[0]["times"]
     ]
     for line in [header, *cells]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +23,7 @@ from .folder import WHOLE, Shard, feature_path
 from .geometry import Geometry
 from .matching import match_pairs
 from .pair import Filters, Norm, match_pair
+from .threads import in_parallel
 from .types import Features, Matches
 
 # A match is distinct if it passes this ratio test; only distinct ones tell related images.
@@ -184,10 +183,10 @@ def verify(
     else:
         best = list(found)
 
-    def one(pair: tuple[Features, Features], matches: Matches, best: Matches) -> Geometry:
-        first, second = pair
+    def one(task: tuple[tuple[Features, Features], Matches, Matches]) -> Geometry:
+        (first, second), matches, best = task
         xy0, xy1 = first.xy[matches.pairs[:, 0]], second.xy[matches.pairs[:, 1]]
-        shrunk = max(shrinkage(features, rules.long_side) for features in pair)
+        shrunk = max(shrinkage(features, rules.long_side) for features in (first, second))
         result = geometry.estimate(xy0, xy1, "F", rules.threshold * shrunk, rules.seed)
         distinct = np.isin(matches.pairs[:, 0], best.pairs[:, 0])
         if (result.inliers & distinct).sum() >= 15 + 0.1 * distinct.sum():
@@ -195,8 +194,7 @@ def verify(
         return Geometry(None, np.zeros(len(matches), np.bool_))
 
     # Every pair starts from the same seed, so that the number of threads changes nothing.
-    with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
-        return list(pool.map(one, pairs, found, best))
+    return list(in_parallel(one, list(zip(pairs, found, best, strict=True))))
 
 
 def shrinkage(features: Features, long_side: int | None) -> float:

@@ -26,6 +26,7 @@ from .files import atomic_path
 from .image import check_mask, to_gray
 from .orientation import extract_oriented
 from .runtime import Runtime
+from .threads import in_parallel
 from .types import Features
 
 DEFAULT_MODEL = "compact"
@@ -158,24 +159,28 @@ class BinDesc:
     def extract_batch(
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
-        """Detect and describe several images of any sizes, with one run of the network."""
+        """Detect and describe several images of any sizes, with one run of the network.
+
+        Keypoints are found in several images at a time, unless you gave a detector object.
+        """
         if not len(images):
             return []
-        masks = _as_many(masks, images, "masks")
-        grays = [to_gray(image) for image in images]
-        found = [
-            to_arrays(self._detect(gray, check_mask(mask, gray)))
-            for gray, mask in zip(grays, masks, strict=True)
-        ]
-        cut = [self._cut(gray, *arrays[:3]) for gray, arrays in zip(grays, found, strict=True)]
-        codes = self.describe(np.concatenate([patches for patches, _ in cut]))
-        ends = np.cumsum([len(kept) for _, kept in cut])
+        pairs = list(zip(images, _as_many(masks, images, "masks"), strict=True))
+
+        def find(pair: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:
+            gray = to_gray(pair[0])
+            arrays = to_arrays(self._detect(gray, check_mask(pair[1], gray)))
+            return gray.shape, arrays, *self._cut(gray, *arrays[:3])
+
+        each = map if self.settings.detector == "custom" else in_parallel
+        found = list(each(find, pairs))
+        codes = self.describe(np.concatenate([patches for _, _, patches, _ in found]))
+        ends = np.cumsum([len(patches) for _, _, patches, _ in found])
         features = []
-        for gray, arrays, (_, kept), part in zip(
-            grays, found, cut, np.split(codes, ends[:-1]), strict=True
+        for ((height, width), arrays, _, kept), part in zip(
+            found, np.split(codes, ends[:-1]), strict=True
         ):
             xy, size, angle, response = (array[kept] for array in arrays)
-            height, width = gray.shape
             features.append(Features(xy, size, angle, response, part, (width, height)))
         return features
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .export import load_features_npz, save_features_npz, save_hloc_features
 from .files import atomic_path, remove_stale
 from .image import ImageError, read_image
 from .pair import Extractor, extract_resized
+from .threads import in_parallel
 from .types import Features
 
 IMAGE_SUFFIXES = frozenset(
@@ -117,7 +119,8 @@ def extract_folder(
         folder: with the images.
         output: ``.h5`` or ``.hdf5`` for one file in hloc's layout, else a folder that gets
             ``NAME.npz`` for each image, in the same subfolders.
-        make_extractor: called once, if there is an image to do.
+        make_extractor: called once, if there is an image to do. What it makes is used by several
+            threads at once.
         settings: whatever decides the features; stored in the output. An output made with other
             settings is refused.
         long_side: shrink images to this longer side first, pixels.
@@ -160,18 +163,25 @@ def _fill_store(
     if not missing:
         return
     extractor = make_extractor()
-    for name in progress(missing):
+
+    def describe(name: str) -> int | ImageError:
         try:
             image = read_image(folder / name)
         except ImageError as error:
-            report.unreadable.append(str(error))
-            continue
+            return error
         features = extract_resized(extractor, image, long_side)
         path = feature_path(store, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_features_npz(path, features)
-        report.extracted += 1
-        report.keypoints += len(features)
+        return len(features)
+
+    with closing(in_parallel(describe, missing)) as results:
+        for _, found in zip(progress(missing), results, strict=True):
+            if isinstance(found, ImageError):
+                report.unreadable.append(str(found))
+            else:
+                report.extracted += 1
+                report.keypoints += found
 
 
 def _pack(

@@ -18,7 +18,6 @@ MAX_PIXELS = 2**28
 
 _MIN_GREY_LEVELS = 32
 _LOGGING: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.8 has its functions at the top
-_LOG_LEVEL = threading.Lock()  # OpenCV's log level belongs to the whole process
 
 
 class ImageError(ValueError):
@@ -151,17 +150,38 @@ def _reason(error: OSError) -> str:
     return f"cannot be read ({error.strerror})"
 
 
+class _Silence:
+    """OpenCV writes no log while any thread is inside: its level belongs to the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._level = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._level = _LOGGING.getLogLevel()
+                _LOGGING.setLogLevel(0)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                _LOGGING.setLogLevel(self._level)
+
+
+_opencv_is_silent = _Silence()
+
+
 def _decode(data: bytes, name: str) -> NDArray[Any]:
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # this pair applies the EXIF orientation
-    with _LOG_LEVEL:
-        level = _LOGGING.getLogLevel()
-        _LOGGING.setLogLevel(0)  # the error below says it, in one line
-        try:
+    try:
+        with _opencv_is_silent:  # the errors below say it, in one line
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error as error:
-            raise ImageError(f"{name} cannot be decoded ({error.err})") from None
-        finally:
-            _LOGGING.setLogLevel(level)
+    except cv2.error as error:
+        raise ImageError(f"{name} cannot be decoded ({error.err})") from None
     if pixels is None:
         raise ImageError(f"{name} is damaged, or this OpenCV cannot decode it")
     return pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .folder import find_images
 from .image import ImageError, read_image
 from .index_format import IndexHeader
 from .matching import radius
+from .threads import in_parallel
 
 SIDE = 32
 """Images are reduced to this many pixels square."""
@@ -96,7 +98,7 @@ def build_index(
         stamps = dict(zip(index.names, map(tuple, index.stamps.tolist()), strict=True))
         wanted = [name for name in names if _stamp(folder / name) != stamps.get(name)]
         report.kept = len(names) - len(wanted)
-        for batch in read_batches(folder, progress(wanted), report.unreadable):
+        for batch in read_batches(folder, wanted, report.unreadable, progress):
             index.update(batch.names, encode(batch.images), batch.stamps)
             report.added += len(batch.names)
         there = set(names) - set(report.unreadable)
@@ -136,7 +138,7 @@ def near_duplicates(
     unreadable: dict[str, str] = {}
     names: list[str] = []
     codes: list[NDArray[np.uint8]] = []
-    for batch in read_batches(folder, progress(find_images(folder)), unreadable):
+    for batch in read_batches(folder, find_images(folder), unreadable, progress):
         names += batch.names
         codes.append(encode(batch.images))
     if not names:
@@ -184,27 +186,42 @@ class ImageBatch:
 
 
 def read_batches(
-    folder: Path, names: Iterator[str], unreadable: dict[str, str]
+    folder: Path,
+    names: Sequence[str],
+    unreadable: dict[str, str],
+    progress: Callable[[Sequence[str]], Iterator[str]] = iter,
 ) -> Iterator[ImageBatch]:
     """Read images, a few hundred at once; name and reason of a bad one go to ``unreadable``."""
-    kept: list[tuple[str, NDArray[np.uint8], tuple[int, int]]] = []
-    for name in names:
+
+    def read(name: str) -> _Read | str:
+        stamp = _stamp(folder / name)  # before reading: a change in between is seen next time
         try:
-            stamp = _stamp(folder / name)  # before reading: a change in between is seen next time
             name.encode()
-            kept.append((name, read_small(folder / name), stamp))
+            return name, read_small(folder / name), stamp
         except UnicodeEncodeError:
-            unreadable[name] = f"{os.fsencode(folder / name)!r}: the name is no UTF-8"
+            return f"{os.fsencode(folder / name)!r}: the name is no UTF-8"
         except ImageError as error:
-            unreadable[name] = str(error)
-        if len(kept) == _BATCH:
-            yield _to_batch(kept)
-            kept = []
+            return str(error)
+
+    kept: list[_Read] = []
+    with closing(in_parallel(read, names)) as results:
+        for name, found in zip(progress(names), results, strict=True):
+            if isinstance(found, str):
+                unreadable[name] = found
+                continue
+            kept.append(found)
+            if len(kept) == _BATCH:
+                yield _to_batch(kept)
+                kept = []
     if kept:
         yield _to_batch(kept)
 
 
-def _to_batch(kept: list[tuple[str, NDArray[np.uint8], tuple[int, int]]]) -> ImageBatch:
+_Read = tuple[str, NDArray[np.uint8], tuple[int, int]]
+"""Name, image and stamp."""
+
+
+def _to_batch(kept: list[_Read]) -> ImageBatch:
     names, images, stamps = zip(*kept, strict=True)
     return ImageBatch(list(names), np.stack(images), np.array(stamps, np.int64))
 

@@ -24,7 +24,7 @@ class Extractor(Protocol):
     """What turns an image into features: ``BinDesc`` and ``OpenCVFeatures``."""
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """Detect and describe."""
+        """Detect and describe; several threads may do so at once."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from .weights import (
 # Every call of a network in floating point sees exactly this many patches (the last ones zero),
 # because the order in which a convolution adds up may depend on the size of the batch.
 CHUNK = 64
+
+# Torch runs one network at a time: it has one set of flags for all threads, and uses all cores.
+_torch_runs = Lock()
 
 _Describe = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -187,11 +191,12 @@ def _exact_products() -> Iterator[None]:
     import torch
 
     products = torch.backends.cuda.matmul
-    before, products.allow_tf32 = products.allow_tf32, False
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
-    finally:
-        products.allow_tf32 = before
+    with _torch_runs:
+        before, products.allow_tf32 = products.allow_tf32, False
+        try:
+            with torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ):
+                yield
+        finally:
+            products.allow_tf32 = before

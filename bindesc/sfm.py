@@ -41,6 +41,7 @@ from .folder import (
 from .image import ImageError, read_image
 from .image_pairs import PairChoice
 from .pair import Extractor
+from .threads import in_parallel
 from .types import Features
 
 
@@ -214,7 +215,7 @@ def _undescribed(folder: Path, output: Path) -> int:
 
     names = find_images(folder)
     missing = [name for name in names if not feature_path(output / "features", name).exists()]
-    return sum(map(readable, missing))
+    return sum(in_parallel(readable, missing))
 
 
 def _plan(folder: Path, output: Path, settings: SfmSettings) -> Collection:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help needs no NumPy
     import numpy as np
     from numpy.typing import NDArray
+
+    from .image import ImageError
 
 
 def register(commands: Any, add_feature_options: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -158,7 +161,8 @@ def read_codes(
     """
     from .export import load_hloc_codes
     from .folder import H5_SUFFIXES
-    from .image import ImageError, read_image
+    from .image import ImageError
+    from .threads import in_parallel
 
     extractor = None
     for source in sources:
@@ -169,16 +173,26 @@ def read_codes(
         if shards and shards[0].suffix == ".npz":
             yield from ((str(shard), _read_npz(shard)) for shard in shards)
             continue
-        for path in _image_paths(source):
-            try:
-                image = read_image(path)
-            except ImageError as error:
-                if path == source:
-                    raise
-                print(f"skipped {error}", file=sys.stderr)
-                continue
-            extractor = extractor or make_extractor()
-            yield str(path), extractor.extract(image).descriptors
+        paths = _image_paths(source)
+        extractor = extractor or make_extractor()
+        codes = in_parallel(partial(_describe, extractor), paths)
+        for path, found in zip(paths, codes, strict=True):
+            if not isinstance(found, ImageError):
+                yield str(path), found
+            elif path == source:
+                raise found
+            else:
+                print(f"skipped {found}", file=sys.stderr)
+
+
+def _describe(extractor: Any, path: Path) -> NDArray[np.uint8] | ImageError:
+    from .image import ImageError, read_image
+
+    try:
+        codes: NDArray[np.uint8] = extractor.extract(read_image(path)).descriptors
+    except ImageError as error:
+        return error
+    return codes
 
 
 def _read_npz(path: Path) -> NDArray[np.uint8]:

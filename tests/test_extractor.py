@@ -1,5 +1,6 @@
 import pickle
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -51,8 +52,10 @@ def test_lists_of_images(extractor):
         assert codes is alone or (codes == alone).all()
 
 
-def test_a_batch_of_unequal_images_equals_one_by_one(extractor):
-    images = [textured_gray(240, 320), np.zeros((50, 60), np.uint8), textured_gray(100, 150)]
+@pytest.mark.parametrize("detector", ["orb", "fast", "sift", cv2.ORB.create(200)])
+def test_a_batch_of_unequal_images_equals_one_by_one(detector):
+    extractor = bindesc.create(detector, nfeatures=200)
+    images = [textured_gray(240, 320), np.zeros((50, 60), np.uint8), textured_gray(100, 150)] * 3
     for image, features in zip(images, extractor.extract_batch(images), strict=True):
         alone = extractor.extract(image)
         assert features.image_size == (image.shape[1], image.shape[0])
@@ -60,6 +63,26 @@ def test_a_batch_of_unequal_images_equals_one_by_one(extractor):
         assert (features.xy == alone.xy).all()
         assert (features.descriptors == alone.descriptors).all()
     assert len(extractor.extract_batch([])) == 0
+
+
+def test_a_detector_object_works_on_one_image_at_a_time():
+    class Alone:
+        def __init__(self):
+            self.busy = threading.Lock()
+
+        def detect(self, image, mask):
+            assert self.busy.acquire(blocking=False)
+            time.sleep(0.01)
+            self.busy.release()
+            return cv2.FastFeatureDetector.create().detect(image, mask)
+
+    extractor = bindesc.create(Alone(), nfeatures=50, scale_factor=5.0)
+    assert all(len(f) > 20 for f in extractor.extract_batch([textured_gray(90, 90)] * 4))
+
+
+def test_a_bad_image_of_a_batch_is_refused(extractor):
+    with pytest.raises(ImageError):
+        extractor.extract_batch([textured_gray(90, 90), np.zeros((9, 9), np.uint16)] * 2)
 
 
 @pytest.mark.parametrize("image", [np.zeros((1, 1)), np.zeros((200, 300)), np.full((5, 400), 255)])

@@ -154,10 +154,11 @@ def test_interrupted_run_goes_on(photos: Path, tmp_path: Path, kind: int) -> Non
     counter = Counter()
     with pytest.raises(KeyboardInterrupt):
         extract_folder(photos, output, counter, SETTINGS, None, stop_after_two)  # type: ignore[arg-type]
-    assert counter.images == 2  # the third is damaged
+    done = counter.images
+    assert done >= 2  # the third is damaged; later ones may be under way
     assert kind == 1 or not output.exists()
     report, images = run(photos, output)
-    assert (report.extracted, report.kept, images) == (2, 2, 2)
+    assert (report.extracted, report.kept, images) == (4 - done, done, 4 - done)
     assert sorted(contents(output)) == NAMES
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from pictures import png_header, textured
 
 from bindesc.image import ImageError, check_mask, read_image, resize_to, to_gray
 
+LOGGING = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.8 has its functions at the top
 SUFFIXES = ("jpg", "png", "tiff", "webp", "bmp", "ppm")
 
 
@@ -43,6 +45,27 @@ def test_truncated_file_is_refused_silently(
     with pytest.raises(ImageError, match=r"a\.\w+: .*(truncated|damaged)"):
         read_image(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_damaged_files_are_refused_silently_in_several_threads(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = (written(tmp_path / f"{name}.png", textured(400, 400)) for name in ("good", "bad"))
+    data = bytearray(bad.read_bytes())
+    data[len(data) // 2] ^= 255
+    bad.write_bytes(data)
+    level = LOGGING.getLogLevel()
+
+    def read(path: Path) -> bool:
+        try:
+            return read_image(path).size > 0
+        except ImageError:
+            return False
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, [good, bad] * 20)) == [True, False] * 20
+    assert capfd.readouterr() == ("", "")
+    assert LOGGING.getLogLevel() == level
 
 
 def test_every_cut_of_a_jpeg_is_refused(tmp_path: Path) -> None:

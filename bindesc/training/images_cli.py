@@ -73,7 +73,7 @@ def _read(folder: Path) -> NDArray[np.uint8]:
     if holds_cifar10(folder):
         return read_cifar10(folder, "train")[0]
     unreadable: dict[str, str] = {}
-    batches = list(read_batches(folder, iter(find_images(folder)), unreadable))
+    batches = list(read_batches(folder, find_images(folder), unreadable))
     for line in unreadable.values():
         print(f"skipped {line}", file=sys.stderr)
     empty = np.zeros((0, 32, 32, 3), np.uint8)
