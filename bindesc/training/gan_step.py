@@ -43,7 +43,7 @@ class GanConfig:
         lambda_dmr: weight of the distance matching regulariser; 0 leaves it out.
         lambda_bre: weight of the binarisation representation entropy; 0 leaves it out.
         bfloat16: compute convolutions in bfloat16; weights and losses stay float32. Takes less
-            memory; faster on processors with AMX, and on GPUs with large batches.
+            memory; faster on some processors, and on GPUs with large batches.
         seed: of the weights, the batches, the noise and the dropout.
     """
 

@@ -48,8 +48,8 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="convolutions in bfloat16: less memory; faster on processors with AMX, and on GPUs "
-        "with large batches",
+        help="convolutions in bfloat16: less memory; faster on some processors, and on GPUs with "
+        "large batches",
     )
     add_device_option(parser)
 
