@@ -161,7 +161,7 @@ class BinDesc:
     ) -> list[Features]:
         """Detect and describe several images of any sizes, with one run of the network.
 
-        Keypoints are found in several images at a time, unless you gave a detector object.
+        Keypoints are found in several images at a time, unless the detector is not OpenCV's.
         """
         if not len(images):
             return []
@@ -172,7 +172,7 @@ class BinDesc:
             arrays = to_arrays(self._detect(gray, check_mask(pair[1], gray)))
             return gray.shape, arrays, *self._cut(gray, *arrays[:3])
 
-        each = map if self.settings.detector == "custom" else in_parallel
+        each = in_parallel if isinstance(self._detector, cv2.Feature2D) else map
         found = list(each(find, pairs))
         codes = self.describe(np.concatenate([patches for _, _, patches, _ in found]))
         ends = np.cumsum([len(patches) for _, _, patches, _ in found])

@@ -65,7 +65,7 @@ def test_a_batch_of_unequal_images_equals_one_by_one(detector):
     assert len(extractor.extract_batch([])) == 0
 
 
-def test_a_detector_object_works_on_one_image_at_a_time():
+def test_a_detector_of_your_own_works_on_one_image_at_a_time():
     class Alone:
         def __init__(self):
             self.busy = threading.Lock()
