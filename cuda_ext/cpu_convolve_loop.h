@@ -11,10 +11,13 @@
 //   V::store(sum, out)
 //   V::store_run(sums, multiplier, out, step)  of four pixels, the sums kBlocks apart
 
-template <class V, int kBlocks>
+// kFirstLayer: a window of one input channel is three rows of one step. There are so few products that
+// the loops would take longer, so the compiler is told the numbers and leaves no loop.
+template <class V, int kBlocks, bool kFirstLayer>
 static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int first,
                             const uint8_t* in, uint8_t* out) {
-  const int64_t block_bytes = int64_t{4} * kChannelBlock * c.rows * c.steps;
+  const int rows = kFirstLayer ? 3 : c.rows, steps = kFirstLayer ? 1 : c.steps;
+  const int64_t block_bytes = int64_t{4} * kChannelBlock * rows * steps;
   const int8_t* const weights = c.weights + first * block_bytes;
   const int64_t step = pixels.in_step;
   for (int g = 0; g < pixels.count; ++g) {
@@ -27,10 +30,10 @@ static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int
       }
 
       const int8_t* w = weights;
-      for (int row = 0; row < c.rows; ++row) {
+      for (int row = 0; row < rows; ++row) {
         const uint8_t* run[V::kRows];
         for (int r = 0; r < V::kRows; ++r) run[r] = in + group.in[half + r] + row * c.row_stride;
-        for (int k = 0; k < c.steps; ++k, w += 4 * kChannelBlock) {
+        for (int k = 0; k < steps; ++k, w += 4 * kChannelBlock) {
           typename V::Weights loaded[kBlocks];
           for (int b = 0; b < kBlocks; ++b) loaded[b] = V::weights(w + b * block_bytes);
           for (int r = 0; r < V::kRows; ++r, run[r - 1] += 4) {
@@ -64,23 +67,33 @@ static void convolve_blocks(const Convolution& c, const PixelGroups& pixels, int
   }
 }
 
-template <class V>
-static void convolve(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
-                     void* out) {
+template <class V, bool kFirstLayer>
+static void convolve_all(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
+                         void* out) {
   const int blocks = c.channels / kChannelBlock;
   auto* const bytes = static_cast<uint8_t*>(out);
   int first = 0;
   while (first < blocks) {
     const int left = blocks - first;
     if (V::kBlocks >= 3 && left >= 3 && left != 4) {
-      convolve_blocks<V, (V::kBlocks >= 3 ? 3 : 1)>(c, pixels, first, in, bytes);
+      convolve_blocks<V, (V::kBlocks >= 3 ? 3 : 1), kFirstLayer>(c, pixels, first, in, bytes);
       first += 3;
     } else if (V::kBlocks >= 2 && left >= 2) {
-      convolve_blocks<V, (V::kBlocks >= 2 ? 2 : 1)>(c, pixels, first, in, bytes);
+      convolve_blocks<V, (V::kBlocks >= 2 ? 2 : 1), kFirstLayer>(c, pixels, first, in, bytes);
       first += 2;
     } else {
-      convolve_blocks<V, 1>(c, pixels, first, in, bytes);
+      convolve_blocks<V, 1, kFirstLayer>(c, pixels, first, in, bytes);
       first += 1;
     }
+  }
+}
+
+template <class V>
+static void convolve(const Convolution& c, const PixelGroups& pixels, const uint8_t* in,
+                     void* out) {
+  if (c.rows == 3 && c.steps == 1) {
+    convolve_all<V, true>(c, pixels, in, out);
+  } else {
+    convolve_all<V, false>(c, pixels, in, out);
   }
 }

@@ -10,6 +10,8 @@ static inline int32_t nearest_integer(float value) {
   return bits - 0x4B400000;
 }
 
+constexpr int kMostPixels = 32 * 32;  // of a patch
+
 static void normalise(const uint8_t* patch, int side, float scale, uint8_t* out) {
   const int pixels = side * side;
   int32_t sum = 0, squares = 0;  // at most 2^10 * 2^16
@@ -22,14 +24,19 @@ static void normalise(const uint8_t* patch, int side, float scale, uint8_t* out)
       static_cast<double>(int64_t{pixels} * squares - int64_t{sum} * sum) / (double(pixels) * pixels);
   const auto factor = static_cast<float>(double{scale} / (std::sqrt(variance) + 1e-3));
   const auto mean = static_cast<float>(static_cast<double>(sum) / pixels);
+  // Flat, and limited in 16 bits: a row by itself, or 32 bits, would leave vectors half empty.
+  int16_t scaled[kMostPixels];
+  for (int i = 0; i < pixels; ++i) {
+    // No value is farther from the mean than sqrt(pixels) deviations: 2^10 is never exceeded.
+    scaled[i] =
+        static_cast<int16_t>(nearest_integer((static_cast<float>(patch[i]) - mean) * factor));
+  }
+  uint8_t flat[kMostPixels];
+  for (int i = 0; i < pixels; ++i) {
+    const int16_t low = scaled[i] < -127 ? -127 : scaled[i];
+    flat[i] = static_cast<uint8_t>(kInputZero + (low > 127 ? 127 : low));
+  }
   for (int y = 0; y < side; ++y) {
-    const uint8_t* const in = patch + y * side;
-    uint8_t* const row = out + (y + 1) * (side + 2) + 1;
-    for (int x = 0; x < side; ++x) {
-      // No value is farther from the mean than sqrt(pixels) deviations: 2^10 is never exceeded.
-      const int32_t scaled = nearest_integer((static_cast<float>(in[x]) - mean) * factor);
-      const int32_t low = scaled < -127 ? -127 : scaled;
-      row[x] = static_cast<uint8_t>(kInputZero + (low > 127 ? 127 : low));
-    }
+    std::memcpy(out + (y + 1) * (side + 2) + 1, flat + y * side, static_cast<size_t>(side));
   }
 }
