@@ -38,8 +38,8 @@ def in_parallel(
         items: what it is called with.
 
     Yields:
-        The results, in the order of the items. No more of them wait to be taken than there are
-        threads, so that memory is bounded.
+        The results, in the order of the items. At most twice as many as there are threads are
+        under way or wait to be taken, so that memory is bounded.
 
     Raises:
         BaseException: what the function raises, in the place of its result; items that were not

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from pictures import png_header, textured
 
-from bindesc.image import ImageError, check_mask, read_image, resize_to, to_gray
+from bindesc.image import _LOGGING, ImageError, check_mask, read_image, resize_to, to_gray
 
-LOGGING = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.8 has its functions at the top
 SUFFIXES = ("jpg", "png", "tiff", "webp", "bmp", "ppm")
 
 
@@ -54,7 +53,7 @@ def test_damaged_files_are_refused_silently_in_several_threads(
     data = bytearray(bad.read_bytes())
     data[len(data) // 2] ^= 255
     bad.write_bytes(data)
-    level = LOGGING.getLogLevel()
+    level = _LOGGING.getLogLevel()
 
     def read(path: Path) -> bool:
         try:
@@ -65,7 +64,7 @@ def test_damaged_files_are_refused_silently_in_several_threads(
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(read, [good, bad] * 20)) == [True, False] * 20
     assert capfd.readouterr() == ("", "")
-    assert LOGGING.getLogLevel() == level
+    assert _LOGGING.getLogLevel() == level
 
 
 def test_every_cut_of_a_jpeg_is_refused(tmp_path: Path) -> None:

@@ -4,18 +4,14 @@ import threading
 import time
 from contextlib import closing
 
-import cv2
 import pytest
 
 from bindesc.threads import default_threads, in_parallel
 
 
 @pytest.fixture
-def three_threads():
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(3)
-    yield
-    cv2.setNumThreads(before)
+def three_threads(opencv_threads):
+    opencv_threads(3)
 
 
 def test_results_come_in_the_order_of_the_items(three_threads):
@@ -38,9 +34,10 @@ def test_as_many_items_at_a_time_as_there_are_threads(three_threads):
     assert default_threads() == 3
 
 
-def test_items_share_the_threads(three_threads):
+def test_items_share_the_threads(opencv_threads):
+    opencv_threads(3)
     assert list(in_parallel(lambda _: default_threads(), range(1))) == [3]
-    cv2.setNumThreads(7)
+    opencv_threads(7)
     assert list(in_parallel(lambda _: default_threads(), range(2))) == [3, 3]
     nested = in_parallel(lambda _: list(in_parallel(lambda _: default_threads(), "ab")), range(7))
     assert list(nested) == [[1, 1]] * 7
