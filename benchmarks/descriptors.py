@@ -5,7 +5,7 @@ rest, so each keypoint carries its index in ``class_id`` and every result is tol
 A dropped keypoint is one that the descriptor cannot match: it gains and loses nothing else, and no
 row depends on which others run.
 
-Positions are mended, see :func:`bindesc.detectors.from_orb`; ORB gets its own back to describe.
+Positions are mended, see :func:`bindesc.orb.from_orb`; ORB gets its own back to describe.
 OpenCV's descriptors see the patch that ORB describes, as wide as ``KeyPoint.size``, by their own
 setting where they have one (scale factor 1.0) and else by the size they are handed. LATCH alone
 knows no scale: its window has a fixed width. A bindesc model sees that patch times its own
@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector, to_orb
+from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector
 from bindesc.detectors import detect as detect_with
 from bindesc.extractor import create
 from bindesc.matching import match
+from bindesc.orb import to_orb
 
 KEYPOINTS = 1000  # an image
 ORB_SIZE = 31  # KeyPoint.size of an ORB keypoint on the full-size image, pixels

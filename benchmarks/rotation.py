@@ -4,7 +4,7 @@ Each photo lies on a black canvas that holds it at any angle. The second view is
 half a pixel, so that 0 degrees are interpolated too, and has noise of its own (deviation 4 grey
 levels). The rate is correct matches over the upper bound of the keypoints, see
 :mod:`benchmarks.image_matching`. The first row has the keypoints where OpenCV puts them, the
-others where they are, see :func:`bindesc.detectors.from_orb`.
+others where they are, see :func:`bindesc.orb.from_orb`.
 
 Run ``python -m benchmarks.rotation --save``.
 """

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import SCALE_FACTORS, create_detector, detect, to_arrays, to_orb
+from .detectors import SCALE_FACTORS, create_detector, detect, to_arrays
+from .orb import to_orb
 from .reference import bit_count
 from .training.pairing import pair_keypoints
 from .training.pairs import PairSettings

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .orb import detect_orb, positions
 from .patches import extract_patches
 
 # The side of the described patch over KeyPoint.size, for what each detector reports as size.
@@ -74,7 +75,7 @@ def detect(
 ) -> KeyPoints:
     """Detect keypoints and keep the best, in the detector's own order.
 
-    Those of ORB are put where they are, see :func:`from_orb`.
+    Those of ORB are put where they are, see :mod:`bindesc.orb`.
 
     Args:
         detector: a ``cv2.Feature2D`` object.
@@ -86,57 +87,19 @@ def detect(
     """
     if min(gray.shape) < 2:
         return ()  # ORB's pyramid would end in an image without pixels, which is an error
-    keypoints = tuple(detector.detect(gray, mask))
+    if isinstance(detector, cv2.ORB):
+        keypoints = tuple(detect_orb(detector, gray, mask))
+    else:
+        keypoints = tuple(detector.detect(gray, mask))
     if len(keypoints) > nfeatures:
         xy, _, _, response = to_arrays(keypoints)
         best = np.sort(select_keypoints(xy, response, nfeatures, even=even))
         keypoints = tuple(keypoints[i] for i in best)
-    if isinstance(detector, cv2.ORB):
-        from_orb(detector, keypoints, gray.shape)
     if orient:
         angles = intensity_centroid(gray, to_arrays(keypoints)[0])
         for keypoint, angle in zip(keypoints, angles.tolist(), strict=True):
             keypoint.angle = angle
     return keypoints
-
-
-def from_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> None:
-    """Move keypoints from where OpenCV's ORB says that they are to where they are in the image.
-
-    OpenCV multiplies a keypoint's position in its level of the pyramid by the nominal scale. But
-    OpenCV resizes levels so that the corners of the images coincide, not the centres of their first
-    pixels, and to whole pixels: the positions of the coarsest level are 1.3 pixels too far up and
-    left, and up to 2 more at the far borders.
-
-    Args:
-        orb: the ``cv2.ORB`` that found them.
-        keypoints: as it gave them.
-        shape: of the image, height and width first.
-    """
-    nominal, true = _orb_scales(orb, keypoints, shape)
-    _move(keypoints, (_positions(keypoints) / nominal + 0.5) * true - 0.5)
-
-
-def to_orb(orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]) -> None:
-    """The inverse of :func:`from_orb`: move keypoints to where ``orb.compute`` expects them."""
-    nominal, true = _orb_scales(orb, keypoints, shape)
-    _move(keypoints, ((_positions(keypoints) + 0.5) / true - 0.5) * nominal)
-
-
-def _orb_scales(
-    orb: Any, keypoints: KeyPoints, shape: tuple[int, ...]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Of each keypoint's level, OpenCV's scale ``(N, 1)`` and the true ones ``(N, 2)``."""
-    octave = np.fromiter(map(attrgetter("octave"), keypoints), np.int32, len(keypoints))
-    scale = orb.getScaleFactor() ** (octave - orb.getFirstLevel())
-    nominal = scale.astype(np.float32)[:, None]
-    size = np.array([shape[1], shape[0]])
-    return nominal, size / np.rint(size * (1 / nominal))
-
-
-def _move(keypoints: KeyPoints, xy: NDArray[np.float64]) -> None:
-    for keypoint, position in zip(keypoints, xy.tolist(), strict=True):
-        keypoint.pt = position
 
 
 def to_arrays(
@@ -147,13 +110,7 @@ def to_arrays(
         np.fromiter(map(attrgetter(name), keypoints), np.float32, len(keypoints))
         for name in ("size", "angle", "response")
     )
-    return _positions(keypoints), size, angle, response
-
-
-def _positions(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
-    if not len(keypoints):
-        return np.empty((0, 2), np.float32)
-    return np.asarray(cv2.KeyPoint.convert(keypoints))
+    return positions(keypoints), size, angle, response
 
 
 def to_keypoints(

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays, to_orb
+from .detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
 from .image import to_gray
+from .orb import to_orb
 from .types import Features
 
 OPENCV_DESCRIPTORS = ("orb", "sift", "teblid")

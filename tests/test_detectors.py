@@ -15,7 +15,6 @@ from bindesc.detectors import (
     suppression_radius,
     to_arrays,
     to_keypoints,
-    to_orb,
 )
 
 
@@ -86,17 +85,6 @@ def test_keypoints_turn_with_the_image(name, shape):
     same = nearest[distance.min(axis=1) < 4]
     assert len(same) > 50
     assert (np.abs(np.median(same, axis=0)) < 0.05).all()
-
-
-def test_orb_describes_mended_keypoints_as_its_own():
-    gray = textured_gray(301, 403)
-    orb = create_detector("orb", 500)
-    raw, codes = orb.detectAndCompute(gray, None)
-    mended = detect(orb, gray, None, 500)
-    to_orb(orb, mended, gray.shape)
-    _, again = orb.compute(gray, mended)
-    assert len(raw) == len(mended) > 400
-    assert (again == codes).all()
 
 
 @pytest.mark.parametrize("name", ["orb", "fast", "sift"])

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from pictures import textured
 
-from bindesc.detectors import SCALE_FACTORS, create_detector, from_orb
+from bindesc.detectors import SCALE_FACTORS, create_detector
 from bindesc.opencv_descriptors import OpenCVFeatures
+from bindesc.orb import from_orb
 
 HAS_TEBLID = hasattr(getattr(cv2, "xfeatures2d", None), "TEBLID")
 

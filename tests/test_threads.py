@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
 
 import pytest
 
-from bindesc.threads import default_threads, in_parallel
+from bindesc.threads import default_threads, in_parallel, together
 
 
 @pytest.fixture
@@ -67,3 +70,75 @@ def test_stopping_early_leaves_no_thread_behind(three_threads):
         next(results)
     assert threading.active_count() == threads
     assert len(begun) <= 7
+
+
+def test_together_gives_results_in_the_order_of_the_items(three_threads):
+    def slow_first(item):
+        time.sleep(0.02 if item == 0 else 0)
+        return -item
+
+    assert together(slow_first, iter(range(50))) == [-item for item in range(50)]
+    assert together(slow_first, []) == []
+
+
+def test_together_uses_the_caller_and_threads_that_stay(three_threads):
+    meeting = threading.Barrier(3, timeout=20)
+
+    def meet(_):
+        meeting.wait()
+        return threading.get_ident()
+
+    first, second = (set(together(meet, range(3))) for _ in range(2))
+    assert len(first) == len(second) == 3
+    assert threading.get_ident() in first & second
+    assert len(together(lambda _: set(together(meet, range(3))), "a")[0]) == 3
+
+
+def test_together_within_in_parallel_uses_the_share_alone(three_threads):
+    def who(_):
+        return {threading.get_ident()} == set(together(lambda _: threading.get_ident(), range(20)))
+
+    assert all(in_parallel(who, range(6)))
+
+
+@pytest.mark.parametrize("fails", ["function", "items"])
+def test_an_error_ends_what_is_done_together(fails, three_threads):
+    begun = []
+
+    def fail(item):
+        begun.append(item)
+        if item == 5:
+            raise KeyError(item)
+
+    def items():
+        for item in range(1000):
+            if fails == "items" and item == 5:
+                raise KeyError(item)
+            yield item
+
+    with pytest.raises(KeyError):
+        together(fail, items())
+    assert len(begun) <= 8  # two others may be on their way
+    assert together(abs, [-1, 2]) == [1, 2]
+
+
+def test_together_in_a_forked_process(three_threads):
+    together(abs, range(9))
+    child = os.fork()
+    if child == 0:
+        os._exit(together(abs, range(-9, 0)) != [9, 8, 7, 6, 5, 4, 3, 2, 1])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_threads_that_outlive_the_main_one_work_alone():
+    program = """
+import threading, time
+from bindesc.threads import in_parallel, together
+def late():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    print(list(in_parallel(abs, [-1, -2, -3])), together(abs, [-1, -2, -3]))
+threading.Thread(target=late).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[1, 2, 3] [1, 2, 3]\n", done.stderr
