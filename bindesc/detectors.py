@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .orb import detect_orb, positions
-from .patches import extract_patches
 
 # The side of the described patch over KeyPoint.size, for what each detector reports as size.
 SCALE_FACTORS = {
@@ -132,23 +131,23 @@ def intensity_centroid(gray: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDAr
 
     Args:
         gray: ``(H, W)`` uint8.
-        xy: ``(N, 2)`` float32, pixels.
+        xy: ``(N, 2)`` float32, pixels, in the image; rounded to whole ones.
 
     Returns:
         ``(N,)`` float32, degrees in [0, 360).
     """
-    offset = np.arange(CENTROID_DIAMETER, dtype=np.float32) - CENTROID_DIAMETER // 2
+    radius = CENTROID_DIAMETER // 2
+    offset = np.arange(-radius, radius + 1, dtype=np.float32)
     dx, dy = np.meshgrid(offset, offset)
-    inside = dx**2 + dy**2 <= (CENTROID_DIAMETER // 2) ** 2
-    weights = np.stack([dx * inside, dy * inside])
+    weights = np.stack([dx, dy], -1) * (dx**2 + dy**2 <= radius**2)[..., None]
+    padded = cv2.copyMakeBorder(gray, radius, radius, radius, radius, cv2.BORDER_REFLECT_101)
+    squares = np.lib.stride_tricks.sliding_window_view(padded, dx.shape)
+    column, row = np.rint(xy).astype(np.intp).T
     moments = np.empty((len(xy), 2), np.float32)
     for start in range(0, len(xy), _DISCS):
-        part = xy[start : start + _DISCS]
-        side = np.full(len(part), CENTROID_DIAMETER, np.float32)
-        discs, _ = extract_patches(gray, part, side, -side, side=CENTROID_DIAMETER)
-        moments[start : start + _DISCS] = np.einsum(
-            "nvu,cvu->nc", discs.astype(np.float32), weights
-        )
+        part = slice(start, start + _DISCS)
+        discs = squares[row[part], column[part]].reshape(-1, dx.size)
+        moments[part] = discs.astype(np.float32) @ weights.reshape(-1, 2)  # whole numbers: exact
     angle = np.degrees(np.arctan2(moments[:, 1], moments[:, 0])).astype(np.float32) % np.float32(
         360
     )
