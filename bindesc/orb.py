@@ -124,8 +124,8 @@ def _nominal_scales(orb: Any, octave: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _level_sizes(shape: tuple[int, ...], nominal: NDArray[np.float32]) -> NDArray[np.int64]:
-    """``(N, 2)``, width and height of the levels of these scales."""
-    sides = np.array([shape[1], shape[0]]) * (1 / nominal)[:, None]
+    """``(N, 2)``, width and height of the levels of these scales, in float32 as OpenCV does."""
+    sides = np.array([shape[1], shape[0]], np.float32) * (1 / nominal)[:, None]
     return np.rint(sides).astype(np.int64)
 
 

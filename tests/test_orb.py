@@ -48,7 +48,7 @@ def test_keypoints_are_those_of_opencv_in_their_true_places(options, threads, op
     assert (inside < [308, 193]).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(2, 120), st.integers(2, 120), st.integers(1, 3000))
 def test_images_of_any_shape(height, width, nfeatures):
     assert_as_opencv(cv2.ORB.create(nfeatures), textured_gray(height, width), None)
