@@ -139,15 +139,16 @@ def intensity_centroid(gray: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDAr
     radius = CENTROID_DIAMETER // 2
     offset = np.arange(-radius, radius + 1, dtype=np.float32)
     dx, dy = np.meshgrid(offset, offset)
-    weights = np.stack([dx, dy], -1) * (dx**2 + dy**2 <= radius**2)[..., None]
+    weights = np.stack([dx, dy]) * (dx**2 + dy**2 <= radius**2)
     padded = cv2.copyMakeBorder(gray, radius, radius, radius, radius, cv2.BORDER_REFLECT_101)
     squares = np.lib.stride_tricks.sliding_window_view(padded, dx.shape)
     column, row = np.rint(xy).astype(np.intp).T
     moments = np.empty((len(xy), 2), np.float32)
     for start in range(0, len(xy), _DISCS):
         part = slice(start, start + _DISCS)
-        discs = squares[row[part], column[part]].reshape(-1, dx.size)
-        moments[part] = discs.astype(np.float32) @ weights.reshape(-1, 2)  # whole numbers: exact
+        discs = squares[row[part], column[part]].astype(np.float32)
+        # Not a matrix product, which would wake BLAS's threads: they spin beside the network's.
+        moments[part] = np.einsum("nvu,cvu->nc", discs, weights)
     angle = np.degrees(np.arctan2(moments[:, 1], moments[:, 0])).astype(np.float32) % np.float32(
         360
     )
