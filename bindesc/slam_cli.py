@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,30 +160,44 @@ def read_codes(
     Raises:
         ValueError: a source holds neither images nor features, or is damaged.
     """
-    from .export import load_hloc_codes
-    from .folder import H5_SUFFIXES
     from .image import ImageError
     from .threads import in_parallel
 
     extractor = None
-    for source in sources:
-        if source.suffix.lower() in H5_SUFFIXES:
-            yield from load_hloc_codes(source)
+    for stored, alike in groupby(sources, _holds_features):
+        if stored:
+            for source in alike:
+                yield from _stored_codes(source)
             continue
-        shards = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
-        if shards and shards[0].suffix == ".npz":
-            yield from ((str(shard), _read_npz(shard)) for shard in shards)
-            continue
-        paths = _image_paths(source)
+        images = [(path, source) for source in alike for path in _image_paths(source)]
         extractor = extractor or make_extractor()
-        codes = in_parallel(partial(_describe, extractor), paths)
-        for path, found in zip(paths, codes, strict=True):
+        codes = in_parallel(partial(_describe, extractor), [path for path, _ in images])
+        for (path, source), found in zip(images, codes, strict=True):
             if not isinstance(found, ImageError):
                 yield str(path), found
             elif path == source:
                 raise found
             else:
                 print(f"skipped {found}", file=sys.stderr)
+
+
+def _holds_features(source: Path) -> bool:
+    from .folder import H5_SUFFIXES
+
+    if source.is_dir():
+        return next(source.rglob("*.npz"), None) is not None
+    return source.suffix == ".npz" or source.suffix.lower() in H5_SUFFIXES
+
+
+def _stored_codes(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    from .export import load_hloc_codes
+
+    shards = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
+    for shard in shards:
+        if shard.suffix == ".npz":
+            yield str(shard), _read_npz(shard)
+        else:
+            yield from load_hloc_codes(shard)
 
 
 def _describe(extractor: Any, path: Path) -> NDArray[np.uint8] | ImageError:

@@ -11,8 +11,10 @@ from pictures import shifted, textured, textured_gray
 import bindesc
 from bindesc.cli import main
 from bindesc.export import save_features_npz, save_hloc_features
+from bindesc.image import ImageError
 from bindesc.opencv_descriptors import OpenCVFeatures
 from bindesc.reference import hamming
+from bindesc.slam_cli import read_codes
 from bindesc.training.vocabulary import train_vocabulary
 from bindesc.vocabulary import (
     BowVector,
@@ -261,6 +263,33 @@ def test_train_reads_what_extract_wrote(tmp_path: Path, capsys: pytest.CaptureFi
         assert main(["vocab", "train", str(tmp_path / source), "-o", str(out), "-L", "2"]) == 0
         written.append(out.read_text())
     assert written[0] == written[1]
+
+
+def test_sources_of_all_kinds_come_in_their_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = bindesc.create(nfeatures=60)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    images = [folder / "a.png", folder / "b.png", tmp_path / "c.png", tmp_path / "d.png"]
+    expected = {}
+    for seed, path in enumerate(images):
+        cv2.imwrite(str(path), textured(seed=seed))
+        expected[str(path)] = detector.extract(textured(seed=seed)).descriptors
+    (folder / "broken.png").write_bytes(b"no")
+    stored, broken = tmp_path / "stored.npz", tmp_path / "broken.png"
+    save_features_npz(stored, detector.extract(textured(seed=0)))
+    expected[str(stored)] = expected[str(images[0])]
+    broken.write_bytes(b"no")
+
+    read = read_codes([images[3], folder, stored, images[2], broken], lambda: detector)
+    for path in (images[3], *images[:2], stored, images[2]):
+        name, codes = next(read)
+        assert name == str(path)
+        assert (codes == expected[name]).all()
+    with pytest.raises(ImageError, match="broken"):
+        next(read)
+    assert str(folder / "broken.png") in capsys.readouterr().err
 
 
 def test_commands_refuse_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
