@@ -122,6 +122,7 @@ def test_an_error_ends_what_is_done_together(fails, three_threads):
     assert together(abs, [-1, 2]) == [1, 2]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # Python 3.12 and newer
 def test_together_in_a_forked_process(three_threads):
     together(abs, range(9))
     child = os.fork()
