@@ -7,8 +7,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -46,7 +46,7 @@ def in_parallel(
         BaseException: what the function raises, in the place of its result; items that were not
             begun by then are left out. The same holds if the caller stops early.
     """
-    threads = _threads_to_start()
+    threads = default_threads()
     workers = min(threads, len(items))
     if workers < 2:
         yield from map(function, items)
@@ -59,7 +59,12 @@ def in_parallel(
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
+                try:
+                    waiting.append(pool.submit(function, item))
+                except RuntimeError:  # the program ends, and Python starts no more threads
+                    while waiting:
+                        yield waiting.popleft().result()
+                    yield function(item)
                 if len(waiting) == 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -73,7 +78,8 @@ def together(function: Callable[[Item], Result], items: Iterable[Item]) -> list[
     """Call a function with each item, several at a time, where each takes less than a millisecond.
 
     The threads that help the calling one stay for the next call, as to start one takes as long as
-    such an item.
+    such an item. The caller takes items too and waits for no helper that has not begun, so that
+    nothing can keep it waiting but the work itself.
 
     Args:
         function: must be able to run in several threads at once.
@@ -83,12 +89,16 @@ def together(function: Callable[[Item], Result], items: Iterable[Item]) -> list[
         The results, in the order of the items.
 
     Raises:
-        BaseException: the first that the function or the items raise; items that were not begun by
-            then are left out.
+        BaseException: what the function or the items raise; items that were not begun by then are
+            left out.
     """
     left = enumerate(items)
     taking = threading.Lock()
     results: dict[int, Result] = {}
+    errors: list[BaseException] = []
+    closed = False
+    begun = 0
+    ended: SimpleQueue[None] = SimpleQueue()
 
     def work() -> None:
         nonlocal left
@@ -103,23 +113,64 @@ def together(function: Callable[[Item], Result], items: Iterable[Item]) -> list[
             left = enumerate(())
             raise
 
-    helpers = [_helpers(os.getpid()).submit(work) for _ in range(_threads_to_start() - 1)]
+    def help_out() -> None:
+        nonlocal begun
+        with taking:
+            if closed:
+                return
+            begun += 1
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.put(None)
+
+    _ask_helpers(help_out, default_threads() - 1)
     try:
         work()
     finally:
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
-    for helper in begun:
-        helper.result()
+        with taking:
+            closed = True
+        for _ in range(begun):
+            ended.get()
+    if errors:
+        raise errors[0]
     return [results[index] for index in range(len(results))]
 
 
-def _threads_to_start() -> int:
-    """1 if the main thread has ended while others go on: Python starts no threads then."""
-    return default_threads() if threading.main_thread().is_alive() else 1
+class _Helpers:
+    """Threads that run what is put into their queue, for as long as the process lives."""
+
+    def __init__(self) -> None:
+        # Unlike an executor's, its parts cannot be left half changed by Ctrl-C.
+        self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.count = 0
+
+    def run(self) -> None:
+        while True:
+            self.queue.get()()
 
 
-@cache
-def _helpers(process: int) -> ThreadPoolExecutor:
-    """Of this process: a forked one has none of its parent's threads."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="bindesc")
+_helpers = _Helpers()
+
+
+def _forget_helpers() -> None:
+    global _helpers
+    _helpers = _Helpers()
+
+
+# A forked process has none of its parent's threads.
+os.register_at_fork(after_in_child=_forget_helpers)
+
+
+def _ask_helpers(task: Callable[[], None], count: int) -> None:
+    """Put a task into the queue so often; fewer threads may come, if Python starts no more."""
+    try:
+        while _helpers.count < count:
+            threading.Thread(target=_helpers.run, name="bindesc", daemon=True).start()
+            _helpers.count += 1
+    except RuntimeError:
+        pass
+    for _ in range(min(count, _helpers.count)):
+        _helpers.queue.put(task)

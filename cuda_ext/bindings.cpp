@@ -272,6 +272,7 @@ Array<uint8_t, 2> py_describe(const Network& network, const PatchArray& patches,
 }  // namespace
 
 NB_MODULE(_cpu, m) {
+  nb::set_leak_warnings(false);  // a thread that ends with the process may still hold a network
   m.doc() =
       "The CPU core: exact Hamming neighbours of packed codes (see bindesc.matching) and the "
       "integer network (see bindesc.models.integer).";

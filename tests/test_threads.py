@@ -131,15 +131,38 @@ def test_together_in_a_forked_process(three_threads):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_threads_that_outlive_the_main_one_work_alone():
-    program = """
-import threading, time
-from bindesc.threads import in_parallel, together
-def late():
-    while threading.main_thread().is_alive():
+def test_an_interrupt_leaves_the_helpers_at_work(three_threads):
+    caller = threading.get_ident()
+
+    def interrupt(_):
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
         time.sleep(0.01)
-    print(list(in_parallel(abs, [-1, -2, -3])), together(abs, [-1, -2, -3]))
-threading.Thread(target=late).start()
+
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            together(interrupt, range(9))
+    meeting = threading.Barrier(3, timeout=20)
+    together(lambda _: meeting.wait(), range(3))
+
+
+@pytest.mark.parametrize("before", ["", "together(abs, range(9))"])
+def test_threads_that_outlive_the_main_one(before):
+    program = f"""
+import cv2, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from bindesc.threads import in_parallel, together
+cv2.setNumThreads(3)
+def late(index):
+    time.sleep(0.005)  # while the program ends, and after that
+    if list(in_parallel(abs, [-1, -2, -3])) == together(abs, [-1, -2, -3]) == [1, 2, 3]:
+        print("done")
+{before}
+pool = ThreadPoolExecutor(2)
+for index in range(40):
+    pool.submit(late, index)
+threading.Thread(target=lambda: (threading.main_thread().join(), late(40))).start()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "[1, 2, 3] [1, 2, 3]\n", done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("done") == 41
