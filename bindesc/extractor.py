@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,13 @@ from .types import Features
 
 DEFAULT_MODEL = "compact"
 
+CUSTOM = "custom"  # in the place of a detector's name
+
+_MOST_FEATURES = 10**8  # more keypoints than an image has; OpenCV's own limits are near
+
+# The patches of keypoints whose size says nothing, pixels before the model's support: ORB's finest.
+_LEAST_SIDE, _USUAL_SIDE = 8, 31
+
 # With even distribution, so many times the wanted keypoints are detected to choose from.
 _EVEN_CANDIDATES = 4
 
@@ -40,13 +47,16 @@ class Settings:
     """The parameters of a :class:`BinDesc` that :meth:`BinDesc.write` stores.
 
     Attributes:
-        detector: key of ``detectors.SCALE_FACTORS``, or ``"custom"`` for an OpenCV object.
+        detector: key of ``detectors.SCALE_FACTORS``, or ``CUSTOM`` for an OpenCV object.
         model: name of a shipped model, or path of a model file.
         nfeatures: most keypoints of an image.
         device: torch device of the network.
         scale_factor: side of the patch over ``KeyPoint.size``, before the model's own support.
         border: ``"pad"`` keeps keypoints at the border, ``"drop"`` leaves them out.
         even: spread the keypoints evenly (adaptive non-maximal suppression).
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     detector: str
@@ -56,6 +66,20 @@ class Settings:
     scale_factor: float
     border: Literal["pad", "drop"]
     even: bool
+
+    def __post_init__(self) -> None:
+        if self.detector not in (*SCALE_FACTORS, CUSTOM):
+            raise ValueError(f"detector: {self.detector!r} is none of {', '.join(SCALE_FACTORS)}")
+        if not _is_integer(self.nfeatures) or not 1 <= self.nfeatures <= _MOST_FEATURES:
+            raise ValueError(
+                f"nfeatures: expected an integer, 1 to {_MOST_FEATURES}, got {self.nfeatures!r}"
+            )
+        if not isinstance(self.scale_factor, (int, float)) or not 0 < self.scale_factor < np.inf:
+            raise ValueError(f"scale_factor: must be positive, got {self.scale_factor!r}")
+        if self.border not in ("pad", "drop"):
+            raise ValueError(f"border: {self.border!r} is neither 'pad' nor 'drop'")
+        if not isinstance(self.even, bool):
+            raise ValueError(f"even: expected true or false, got {self.even!r}")
 
 
 def create(
@@ -107,14 +131,10 @@ def create(
                 "give scale_factor with an object of another kind"
             )
         scale_factor = SCALE_FACTORS[name]
-    if not scale_factor > 0:
-        raise ValueError(f"scale_factor: must be positive, got {scale_factor}")
-    if border not in ("pad", "drop"):
-        raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
     settings = Settings(
-        detector="custom" if custom is not None else str(name),
+        detector=CUSTOM if custom is not None else str(name),
         model=os.fspath(model),
-        nfeatures=_check_nfeatures(nfeatures),
+        nfeatures=nfeatures,
         device=device,
         scale_factor=float(scale_factor),
         border=border,
@@ -133,15 +153,15 @@ class BinDesc:
     """
 
     def __init__(self, settings: Settings, detector: Any = None):
-        self._configure(settings, detector)
+        self._configure(settings, Runtime(settings.model, settings.device), detector)
 
-    def _configure(self, settings: Settings, detector: Any = None) -> None:
-        self.settings = settings
-        self._runtime = Runtime(settings.model, settings.device)
-        if settings.detector != "custom":
+    def _configure(self, settings: Settings, runtime: Runtime, detector: Any = None) -> None:
+        if settings.detector != CUSTOM:
             wanted = settings.nfeatures * (_EVEN_CANDIDATES if settings.even else 1)
             detector = create_detector(settings.detector, wanted)
-        self._detector = detector
+        elif detector is None:
+            raise ValueError("detector: was an OpenCV object, which cannot be stored")
+        self.settings, self._runtime, self._detector = settings, runtime, detector
 
     # The array interface.
 
@@ -161,7 +181,7 @@ class BinDesc:
     ) -> list[Features]:
         """Detect and describe several images of any sizes, with one run of the network.
 
-        Keypoints are found in several images at a time, unless the detector is not OpenCV's.
+        Keypoints are found in several images at a time if the detector is of a kind that can.
         """
         if not len(images):
             return []
@@ -172,8 +192,9 @@ class BinDesc:
             arrays = to_arrays(self._detect(gray, check_mask(pair[1], gray)))
             return gray.shape, arrays, *self._cut(gray, *arrays[:3])
 
-        each = in_parallel if isinstance(self._detector, cv2.Feature2D) else map
-        found = list(each(find, pairs))
+        # Others crash in several threads, such as cv2.MSER.
+        known = isinstance(self._detector, cv2.Feature2D) and detector_name(self._detector)
+        found = list((in_parallel if known else map)(find, pairs))
         codes = self.describe(np.concatenate([patches for _, _, patches, _ in found]))
         ends = np.cumsum([len(patches) for _, _, patches, _ in found])
         features = []
@@ -207,7 +228,9 @@ class BinDesc:
         Args:
             image: an image, or a list of images.
             keypoints: a sequence of ``cv2.KeyPoint``, or a list of those. An angle of -1 means
-                upright.
+                upright. A size whose patch would be less than 8 pixels, such as the 1 that
+                ``cv2.KeyPoint.convert`` gives, means nothing: the patch is as large as that of
+                ORB's finest level.
             descriptors: ignored; OpenCV's place for an output array.
 
         Returns:
@@ -215,10 +238,13 @@ class BinDesc:
             are none; or a tuple of each for a list of images.
         """
         if isinstance(image, (list, tuple)):
-            each = [self.compute(*pair) for pair in zip(image, keypoints, strict=True)]
+            lists = _as_many(keypoints, image, "keypoints")
+            each = [self.compute(*pair) for pair in zip(image, lists, strict=True)]
             return tuple(k for k, _ in each), tuple(d for _, d in each)
-        keypoints = tuple(keypoints)
+        keypoints = () if keypoints is None else tuple(keypoints)
         xy, size, angle, _ = to_arrays(keypoints)
+        scale = self.settings.scale_factor
+        size[size * scale < _LEAST_SIDE] = _USUAL_SIDE / scale
         patches, kept = self._cut(to_gray(image), xy, size, angle)
         codes = self.describe(patches)
         if len(kept) < len(keypoints):
@@ -263,8 +289,8 @@ class BinDesc:
 
     def setMaxFeatures(self, maxFeatures: int) -> None:
         """Set the most keypoints of an image."""
-        values = asdict(self.settings) | {"nfeatures": _check_nfeatures(maxFeatures)}
-        self._configure(Settings(**values), self._detector)
+        settings = replace(self.settings, nfeatures=maxFeatures)
+        self._configure(settings, self._runtime, self._detector)
 
     def write(self, fileName: str | os.PathLike[str]) -> None:
         """Write the parameters (not the weights) as JSON.
@@ -273,7 +299,7 @@ class BinDesc:
             ValueError: the detector is an OpenCV object, which cannot be written.
         """
         with atomic_path(fileName) as path:
-            path.write_text(json.dumps(self._portable(), indent=2) + "\n")
+            path.write_text(json.dumps(self._portable(), indent=2, default=int) + "\n")
 
     def read(self, fileName: str | os.PathLike[str]) -> None:
         """Take over the parameters that :meth:`write` wrote.
@@ -285,18 +311,19 @@ class BinDesc:
             settings = Settings(**json.loads(Path(fileName).read_text()))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{fileName}: not the parameters of a BinDesc ({error})") from None
-        self._configure(settings)
+        self._configure(settings, Runtime(settings.model, settings.device))
 
     def __getstate__(self) -> dict[str, Any]:
         return self._portable()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._configure(Settings(**state))
+        settings = Settings(**state)
+        self._configure(settings, Runtime(settings.model, settings.device))
 
     # How it works.
 
     def _portable(self) -> dict[str, Any]:
-        if self.settings.detector == "custom":
+        if self.settings.detector == CUSTOM:
             raise ValueError("detector: an OpenCV object cannot be stored; create with a name")
         return asdict(self.settings)
 
@@ -323,10 +350,8 @@ class BinDesc:
         )
 
 
-def _check_nfeatures(value: int) -> int:
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"nfeatures: must be a positive integer, got {value!r}")
-    return int(value)
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _as_many(values: Any, images: Sequence[Any], name: str) -> Sequence[Any]:

@@ -1,3 +1,4 @@
+import json
 import pickle
 import threading
 import time
@@ -156,6 +157,74 @@ def test_parameters_of_something_else_are_refused(tmp_path, extractor):
             extractor.read(tmp_path / "parameters.json")
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"nfeatures": 0},
+        {"nfeatures": 1 << 40},
+        {"nfeatures": "9"},
+        {"detector": "surf"},
+        {"detector": "custom"},
+        {"scale_factor": -1},
+        {"scale_factor": "1"},
+        {"border": "wrap"},
+        {"even": "no"},
+        {"model": "nonsense"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_changes_nothing(changed, tmp_path, extractor):
+    extractor.write(tmp_path / "parameters.json")
+    values = json.loads((tmp_path / "parameters.json").read_text())
+    (tmp_path / "parameters.json").write_text(json.dumps(values | changed))
+    other = bindesc.create("fast", nfeatures=9)
+    before = other.settings
+    with pytest.raises(ValueError):
+        other.read(tmp_path / "parameters.json")
+    assert other.settings == before
+    assert len(other.detect(textured_gray(200, 200))) == 9
+
+
+def test_a_wrong_count_changes_nothing(extractor):
+    for count in (0, 1 << 33):
+        with pytest.raises(ValueError, match="nfeatures"):
+            extractor.setMaxFeatures(count)
+        assert extractor.getMaxFeatures() == 200
+    extractor.setMaxFeatures(np.int64(200))
+
+
+@pytest.mark.parametrize("detector", ["orb", "fast", "sift"])
+def test_keypoints_whose_size_says_nothing(detector):
+    gray = textured_gray(200, 200)
+    extractor = bindesc.create(detector)
+    points = [[60.0, 70.0], [120.5, 90.25]]
+    scale = extractor.settings.scale_factor
+    expected = extractor.compute(gray, cv2.KeyPoint.convert(points, size=31 / scale))[1]
+    for size in (0.0, 1.0, 7.9 / scale):
+        keypoints = [cv2.KeyPoint(*point, size) for point in points]
+        same, codes = extractor.compute(gray, keypoints)
+        assert same == tuple(keypoints)
+        assert (codes == expected).all()
+    other = extractor.compute(gray, cv2.KeyPoint.convert(points, size=8.5 / scale))[1]
+    assert (other != expected).any()
+
+
+def test_no_keypoints_are_described_as_none(extractor):
+    gray = textured_gray(50, 50)
+    for none in (None, [], ()):
+        assert extractor.compute(gray, none) == ((), None)
+    with pytest.raises(ValueError, match="keypoints: 1 for 2 images"):
+        extractor.compute([gray, gray], [[]])
+
+
+def test_a_batch_by_a_detector_that_serves_one_thread(opencv_threads):
+    opencv_threads(4)
+    extractor = bindesc.create(cv2.MSER.create(), scale_factor=1.0)  # crashes in several
+    images = [textured_gray(200, 200 + i) for i in range(8)]
+    for image, features in zip(images, extractor.extract_batch(images), strict=True):
+        assert (features.xy == extractor.extract(image).xy).all()
+
+
 @pytest.mark.parametrize("detector", ["orb", "fast", "sift", cv2.ORB.create(1000)])
 @pytest.mark.parametrize("even", [False, True])
 def test_at_most_nfeatures_keypoints(detector, even):
@@ -191,6 +260,7 @@ def test_a_custom_detector_is_used_but_cannot_be_stored(tmp_path):
         ({"model": "nonsense"}, "model"),
         ({"nfeatures": 0}, "nfeatures"),
         ({"nfeatures": 2.5}, "nfeatures"),
+        ({"detector": "custom", "scale_factor": 1.0}, "detector"),
         ({"scale_factor": -1}, "scale_factor"),
         ({"border": "wrap"}, "border"),
     ],
