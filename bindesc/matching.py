@@ -1,7 +1,8 @@
 """Exact Hamming matching of binary descriptors.
 
 Every function takes packed codes, ``(N, B)`` uint8 with B even, from 2 to 64 bytes (16 to 512
-bits). Ties go to the lowest index. A missing neighbour has index -1 and distance 65535.
+bits), or None, which detectors give for an image without keypoints. Ties go to the lowest index. A
+missing neighbour has index -1 and distance 65535.
 
 The arrays of a call may both be on a device (torch, CuPy or anything with DLPack or
 ``__cuda_array_interface__``). The search then runs there and its result, of :mod:`bindesc.cuda`,
@@ -67,6 +68,7 @@ def match(
         [[0, 3], [1, 2], [2, 1], [3, 0]]
     """
     options = check_filters(mutual, ratio, margin, max_distance)
+    d1, d2 = _none_as_empty(d1, d2)
     if _on_device("d1", d1, "d2", d2):
         from . import cuda
 
@@ -102,8 +104,9 @@ def match_pairs(
     options = check_filters(mutual, ratio, margin, max_distance)
     threads = threads_to_use(num_threads)
     on_device, host = [], []
-    for number, (d1, d2) in enumerate(pairs):
+    for number, pair in enumerate(pairs):
         names = f"pairs[{number}][0]", f"pairs[{number}][1]"
+        d1, d2 = _none_as_empty(*pair)
         if _on_device(names[0], d1, names[1], d2):
             on_device.append((d1, d2))
         else:
@@ -137,6 +140,7 @@ def nearest(query: Any, train: Any, k: int = 2, num_threads: int | None = None) 
         ValueError: an array has the wrong shape, or k is out of range.
     """
     k = check_integer("k", k, 1, MAX_K)
+    query, train = _none_as_empty(query, train)
     if _on_device("query", query, "train", train):
         from . import cuda
 
@@ -164,6 +168,7 @@ def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = 
         ValueError: an array has the wrong shape, or ``max_distance`` is negative.
     """
     limit = check_integer("max_distance", max_distance, 0)
+    query, train = _none_as_empty(query, train)
     if _on_device("query", query, "train", train):
         from . import cuda
 
@@ -172,6 +177,17 @@ def radius(query: Any, train: Any, max_distance: int, num_threads: int | None = 
     queries, trains = _codes("query", query, "train", train)
     found = _cpu.radius(queries, trains, min(limit, 8 * MAX_BYTES), threads_to_use(num_threads))
     return Neighbours(*found)
+
+
+def _none_as_empty(d1: Any, d2: Any) -> tuple[Any, Any]:
+    """None in either place as codes of the other's width, of no rows."""
+    if d1 is None and d2 is None:
+        return (np.empty((0, 32), np.uint8),) * 2
+    if d1 is None and hasattr(d2, "__getitem__"):
+        return d2[:0], d2
+    if d2 is None and hasattr(d1, "__getitem__"):
+        return d1, d1[:0]
+    return d1, d2
 
 
 def _codes(

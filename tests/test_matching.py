@@ -210,7 +210,7 @@ GOOD = codes(5, 32)
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (None, TypeError, "expected an array .*NoneType"),
+        ("codes", TypeError, "expected an array .*str"),
         (GOOD.tolist(), TypeError, "expected an array .*list"),
         (GOOD.astype(np.float32), TypeError, "expected uint8, got float32"),
         (GOOD.astype(np.int8), TypeError, "expected uint8, got int8"),
@@ -231,6 +231,17 @@ def test_bad_arrays(bad, error, message):
     for name, call in calls.items():
         with pytest.raises(error, match=f"^{name}: {message}"):
             call()
+
+
+@pytest.mark.parametrize("other", [GOOD, GOOD[:, :16], None], ids=["32", "16", "none"])
+def test_none_is_no_codes(other):
+    count = 0 if other is None else len(other)
+    assert len(matching.match(other, None)) == len(matching.match(None, other)) == 0
+    assert list(map(len, matching.match_pairs([(None, other), (GOOD, GOOD)]))) == [0, 5]
+    assert matching.nearest(other, None, 3).index.tolist() == [[-1] * 3] * count
+    assert matching.radius(other, None, 9).offsets.tolist() == [0] * (count + 1)
+    with pytest.raises(TypeError, match=r"^d1: expected an array"):
+        matching.match(3, None)
 
 
 def test_widths_must_agree():
