@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except ImportError as error:
         return _fail(_NO_OPENCV if error.name == "cv2" else str(error), EXIT_BAD_INPUT)
+    except MemoryError as error:
+        return _fail(f"out of memory {error}", EXIT_BAD_INPUT)
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(str(error), EXIT_BAD_INPUT)
 

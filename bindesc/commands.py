@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import demo, export, info, viz, weights
 from .extractor import create
 from .files import atomic_path, check_writable
@@ -17,6 +19,7 @@ from .folder import extract_folder
 from .image import read_image
 from .opencv_descriptors import OpenCVFeatures
 from .pair import Extractor, Filters, Pair, extract_resized, match_pair
+from .patches import PATCH_SIDE
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_TOO_FEW = 0, 2, 3
 
@@ -30,6 +33,8 @@ def run_match(args: Namespace) -> int:
     for path in (args.npz, args.json):
         if path is not None and str(path) != "-":
             check_writable(path)
+    if args.h5:
+        export.check_hloc_folder(args.h5, _hloc_names(args.image0, args.image1))
     image0, image1 = read_image(args.image0), read_image(args.image1)
     extractor = make_extractor(args, args.descriptor)
     pair = match_pair(
@@ -151,7 +156,10 @@ def make_extractor(args: Namespace, descriptor: str) -> Extractor:
     if descriptor != "bindesc":
         return OpenCVFeatures(descriptor, args.detector, args.n_kpts)
     try:
-        return create(args.detector, args.model, args.n_kpts, args.device)
+        extractor = create(args.detector, args.model, args.n_kpts, args.device)
+        if args.device != "cpu":  # some devices can be named, but not used
+            extractor.describe(np.zeros((1, PATCH_SIDE, PATCH_SIDE), np.uint8))
+        return extractor
     except (RuntimeError, AssertionError) as error:  # torch says so of a device it does not have
         raise ValueError(f"device: {args.device!r} cannot be used ({error})") from None
 

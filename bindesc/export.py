@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +54,32 @@ def save_features_npz(path: str | os.PathLike[str], features: Features) -> None:
 
 
 def load_features_npz(path: str | os.PathLike[str]) -> Features:
-    """Read what :func:`save_features_npz` wrote."""
-    # Opened here, because np.load leaves a damaged file open.
-    with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        arrays = dict(file)
-    width, height = arrays.pop("image_size").tolist()
-    return Features(**arrays, image_size=(width, height))
+    """Read what :func:`save_features_npz` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or is damaged.
+    """
+    try:
+        # Opened here, because np.load leaves a damaged file open.
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = dict(file)
+        width, height = arrays.pop("image_size").tolist()
+        return Features(**arrays, image_size=(width, height))
+    except (BadZipFile, EOFError, KeyError, TypeError, ValueError, zlib.error):
+        raise ValueError(f"{path}: not features as 'bindesc extract' writes them") from None
+
+
+def check_hloc_name(name: str) -> None:
+    """Find out before the work is done whether an H5 can hold the name of an image.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name!r}: the name is not UTF-8, as an H5 file needs") from None
 
 
 def save_hloc_features(
@@ -158,6 +180,19 @@ def save_hloc_matches(path: str | os.PathLike[str], pairs: Iterable[tuple[str, s
             partner, confidence = _per_keypoint(pair)
             group["matches0"] = partner
             group["matching_scores0"] = confidence.astype(np.float16)
+
+
+def check_hloc_folder(folder: Path, names: Iterable[str]) -> None:
+    """Find out before the work is done whether :func:`save_hloc_pair` can write.
+
+    Raises:
+        OSError: ``folder`` is a file.
+        ValueError: see :func:`check_hloc_name`.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"cannot write {folder}: it is a file, not a folder")
+    for name in names:
+        check_hloc_name(name)
 
 
 def save_hloc_pair(folder: str | os.PathLike[str], name0: str, name1: str, pair: Pair) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.[^.]+)?", re.DOTALL)  # as atomic_path names them
 
 
 def check_writable(path: Path) -> None:
@@ -28,7 +31,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block succeeds.
 
     The temporary name keeps the suffix, is hidden (``.name.PID.tmp.suffix``) and is removed when
-    the block fails. An existing ``path`` stays as it is until the rename replaces it.
+    the block fails. An existing ``path`` stays as it is until the rename replaces it; a symbolic
+    link stays, and what it points to is replaced. A pipe or device is written as it is.
 
     Args:
         path: the file to write; its folder must exist.
@@ -40,6 +44,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder is missing or not writable; the text names ``path``.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     check_writable(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -76,5 +85,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def remove_stale(folder: Path) -> None:
     """Delete the temporary files that killed runs left under ``folder``."""
-    for temporary in folder.rglob(".*.tmp.*"):
-        temporary.unlink()
+    for temporary in folder.rglob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(temporary.name) and temporary.is_file():
+            temporary.unlink()

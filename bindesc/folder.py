@@ -15,7 +15,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .export import load_features_npz, save_features_npz, save_hloc_features
+from .export import (
+    check_hloc_name,
+    load_features_npz,
+    save_features_npz,
+    save_hloc_features,
+)
 from .files import atomic_path, remove_stale
 from .image import ImageError, read_image
 from .pair import Extractor, extract_resized
@@ -141,6 +146,8 @@ def extract_folder(
     store = output.with_name(output.name + ".part") if to_h5 else output
     wanted = [name for name in names if name not in done]
     report = Report(kept=len(names) - len(wanted))
+    if to_h5:
+        wanted = _nameable(wanted, report)
     if wanted:
         open_store(store, settings, shard)
         _fill_store(store, folder, wanted, make_extractor, long_side, progress, report)
@@ -182,6 +189,18 @@ def _fill_store(
             else:
                 report.extracted += 1
                 report.keypoints += found
+
+
+def _nameable(names: Sequence[str], report: Report) -> list[str]:
+    """The names that an H5 can hold; the others are reported."""
+    kept = []
+    for name in names:
+        try:
+            check_hloc_name(name)
+            kept.append(name)
+        except ValueError as error:
+            report.unreadable.append(str(error))
+    return kept
 
 
 def _pack(
@@ -246,9 +265,12 @@ def _h5_names(path: Path, settings: Settings) -> set[str]:
 
 
 def _check_settings(path: Path, found: str | None, settings: Settings) -> None:
-    if found is None:
+    try:
+        old = json.loads(found or "null")
+    except ValueError:
+        old = None
+    if not isinstance(old, dict):
         raise FolderError(f"{path}: was not made by this command; choose another output")
-    old = json.loads(found)
     changed = [
         f"{key} {old.get(key)!r}, now {settings.get(key)!r}"
         for key in {**old, **settings}

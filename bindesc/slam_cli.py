@@ -190,12 +190,12 @@ def _holds_features(source: Path) -> bool:
 
 
 def _stored_codes(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    from .export import load_hloc_codes
+    from .export import load_features_npz, load_hloc_codes
 
     shards = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
     for shard in shards:
         if shard.suffix == ".npz":
-            yield str(shard), _read_npz(shard)
+            yield str(shard), load_features_npz(shard).descriptors
         else:
             yield from load_hloc_codes(shard)
 
@@ -208,14 +208,3 @@ def _describe(extractor: Any, path: Path) -> NDArray[np.uint8] | ImageError:
     except ImageError as error:
         return error
     return codes
-
-
-def _read_npz(path: Path) -> NDArray[np.uint8]:
-    from zipfile import BadZipFile
-
-    from .export import load_features_npz
-
-    try:
-        return load_features_npz(path).descriptors
-    except (BadZipFile, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: not features as 'bindesc extract' writes them") from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,35 @@ def test_unusable_place_is_named(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    link, target = tmp_path / "a.txt", tmp_path / "sub" / "b.txt"
+    link.symlink_to("sub/b.txt")
+    for text in ("made", "replaced"):
+        with atomic_path(link) as temporary:
+            temporary.write_text(text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "b.txt", "sub"]
+
+
+def test_a_pipe_is_written(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_path(pipe) as path:
+        path.write_text("text")
+    assert os.read(reader, 99) == b"text"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_stale_temporary_files_are_removed(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    for name in (".a.jpg.123.tmp.npz", "sub/.b.9.tmp.npz", "a.npz", "sub/.hidden"):
+    (tmp_path / ".sub.5.tmp.d").mkdir()
+    kept = {"a.npz", "sub/.hidden", ".foo.tmp.png.npz", ".foo.7.tmp.png.npz", "b.9.tmp.npz"}
+    for name in (".a.jpg.123.tmp.npz", "sub/.b.9.tmp.npz", ".c.1.tmp", *kept):
         (tmp_path / name).touch()
     remove_stale(tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
-    assert left == {"sub", "a.npz", "sub/.hidden"}
+    assert left == {"sub", ".sub.5.tmp.d", *kept}

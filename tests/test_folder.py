@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from pictures import textured
 
 from bindesc.export import load_features_npz
-from bindesc.folder import FolderError, Report, Shard, extract_folder, find_images
+from bindesc.folder import FolderError, Report, Shard, extract_folder, feature_path, find_images
 from bindesc.opencv_descriptors import OpenCVFeatures
 
 h5py = pytest.importorskip("h5py")
@@ -236,6 +238,34 @@ def test_nothing_readable_leaves_no_h5(tmp_path: Path) -> None:
     report, _ = run(photos, tmp_path / "f.h5")
     assert (report.extracted, report.kept, len(report.unreadable)) == (0, 0, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_name_that_an_h5_cannot_hold_is_reported(photos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    shutil.copy(photos / "a.jpg", photos / name)
+    report, _ = run(photos, tmp_path / "f.h5")
+    assert (report.extracted, len(report.unreadable)) == (4, 2)
+    assert any("not UTF-8" in line for line in report.unreadable)
+    assert sorted(contents(tmp_path / "f.h5")) == NAMES
+    run(photos, tmp_path / "folder")
+    assert feature_path(tmp_path / "folder", name).exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "null", ""])
+def test_a_store_of_something_else_is_refused(text: str, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "bindesc.json").write_text(text)
+    with pytest.raises(FolderError, match="was not made by this command"):
+        run(photos, tmp_path / "f")
+
+
+def test_a_damaged_part_is_named(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "f")
+    (tmp_path / "f").rename(tmp_path / "f.h5.part")
+    damaged = feature_path(tmp_path / "f.h5.part", "a.jpg")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(ValueError, match=re.escape(str(damaged))):
+        run(photos, tmp_path / "f.h5")
 
 
 def test_long_side_is_used(photos: Path, tmp_path: Path) -> None:
