@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from itertools import pairwise
 from numbers import Real
@@ -54,7 +53,7 @@ class BFMatcher:
 
     def add(self, descriptors: Iterable[_Codes]) -> None:
         """Add the descriptors of some images to the collection, each ``(M, B)`` uint8."""
-        self._images.extend(np.asarray(image) for image in descriptors)
+        self._images.extend(np.asarray(_host(image)) for image in descriptors)
 
     def train(self) -> None:
         """Do nothing: brute force needs no index."""
@@ -167,12 +166,12 @@ class BFMatcher:
             return self.radiusMatch(queryDescriptors, None, trainDescriptors, maxDistance, compact)
         if maxDistance is None:
             raise TypeError("maxDistance: missing")
-        if not 0 < maxDistance < math.inf:
+        if not maxDistance > 0:
             raise ValueError(f"maxDistance: expected a number above 0, got {maxDistance}")
         query, train, images = self._arguments(queryDescriptors, trainDescriptors, mask)
         if query is None:
             return ()
-        found = matching.radius(query, train, int(maxDistance))
+        found = matching.radius(query, train, int(min(maxDistance, 8 * matching.MAX_BYTES)))
         rows = _rows(found.offsets, found.index, found.distance, images)
         return tuple(row for row in rows if row) if compactResult else rows
 
@@ -182,12 +181,17 @@ class BFMatcher:
         """The query, all train descriptors, and where each image starts among them."""
         if mask is not None and np.size(mask):
             raise ValueError("mask: not supported; filter the matches instead")
+        query, train = _host(query), _host(train)
         images = self._images if train is None else [train]
         if query is None or len(query) == 0 or not images:
             return None, np.empty((0, 0), np.uint8), np.zeros(1, np.int64)
         stacked = images[0] if len(images) == 1 else np.concatenate(images)
         starts = np.cumsum([0, *(len(image) for image in images[:-1])])
         return _even(query), _even(stacked), starts
+
+
+def _host(codes: Any) -> Any:
+    return codes.get() if isinstance(codes, cv2.UMat) else codes
 
 
 def _even(codes: _Codes) -> _Codes:

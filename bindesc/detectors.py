@@ -79,7 +79,7 @@ def detect(
     Args:
         detector: a ``cv2.Feature2D`` object.
         gray: ``(H, W)`` uint8.
-        mask: ``(H, W)`` uint8, nonzero where keypoints may lie, or None.
+        mask: ``(H, W)`` uint8, 255 where keypoints may lie, else 0; or None.
         nfeatures: most keypoints to return.
         even: see :func:`select_keypoints`.
         orient: set each angle by :func:`intensity_centroid`.

@@ -68,6 +68,20 @@ def test_radius_match(query, train, limit, cross_check):
     assert fields(ours.radiusMatch(query, train, limit)) == fields(tuple(map(tuple, expected)))
 
 
+def test_an_infinite_radius_finds_all():
+    found = BFMatcher().radiusMatch(QUERY, TRAIN, float("inf"))
+    assert [len(row) for row in found] == [len(TRAIN)] * len(QUERY)
+
+
+def test_opencvs_own_arrays_are_taken():
+    ours, theirs = both()
+    query, train = cv2.UMat(QUERY), cv2.UMat(TRAIN)
+    expected = fields(theirs.match(QUERY, TRAIN))
+    assert fields(ours.match(query, train)) == expected
+    ours.add([train])
+    assert fields(ours.match(query)) == expected
+
+
 def test_radius_match_compact():
     found = BFMatcher().radiusMatch(QUERY, TRAIN, 105, compactResult=True)
     full = BFMatcher().radiusMatch(QUERY, TRAIN, 105)
@@ -139,7 +153,7 @@ def test_errors_name_the_argument():
         matcher.knnMatch(QUERY, TRAIN, 0)
     with pytest.raises(TypeError, match="maxDistance: missing"):
         matcher.radiusMatch(QUERY, TRAIN)
-    for limit in (0, -1.0, float("nan"), float("inf")):
+    for limit in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="maxDistance"):
             matcher.radiusMatch(QUERY, TRAIN, limit)
     with pytest.raises(TypeError, match="float32"):
