@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -310,5 +310,7 @@ def _open_locked(path: Path) -> _File:
 
 def _remove_stale(path: Path) -> None:
     """Delete what a killed :meth:`CodeIndex.compact` left; the caller holds the lock."""
-    for temporary in path.parent.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"):
-        temporary.unlink()
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.tmp{re.escape(path.suffix)}")
+    for other in path.parent.iterdir():
+        if ours.fullmatch(other.name):
+            other.unlink()

@@ -7,11 +7,13 @@ killed and started again, and several processes may share the images.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +65,7 @@ class Rules:
         seed: of the robust estimation.
 
     Raises:
-        ValueError: ``ratio`` is out of range.
+        ValueError: ``ratio`` or ``seed`` is out of range.
     """
 
     norm: Norm = "hamming"
@@ -74,6 +76,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         Filters(ratio=self.ratio)
+        geometry.check_seed(self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,7 @@ class Collection:
     folder: Path
     names: list[str]
     partners: dict[str, list[str]]
+    _checksums: dict[str, int] = field(default_factory=dict, repr=False)
 
     def features(self, name: str) -> Features:
         """The features of an image."""
@@ -112,7 +116,7 @@ class Collection:
             ]
             path = self._matches_path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _save(path, verified)
+            _save(path, verified, self._stamps(name))
 
     def verified(self) -> Iterator[VerifiedPair]:
         """All matches, in the order of the images."""
@@ -127,11 +131,23 @@ class Collection:
         return total.hexdigest()
 
     def _is_matched(self, name: str) -> bool:
-        path = self._matches_path(name)
-        if not path.exists():
+        """Whether there are matches, of these partners and of the features as they are now."""
+        try:
+            # Opened here, because np.load leaves a damaged file open.
+            path = self._matches_path(name)
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                partners, stamps = file["partners"].tolist(), file["stamps"].tolist()
+        except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
             return False
-        with np.load(path, allow_pickle=False) as file:
-            return file["partners"].tolist() == self.partners[name]
+        return bool(partners == self.partners[name] and stamps == self._stamps(name))
+
+    def _stamps(self, name: str) -> list[int]:
+        """Checksums of the features of an image and of its partners."""
+        for one in (name, *self.partners[name]):
+            if one not in self._checksums:
+                data = feature_path(self.folder / "features", one).read_bytes()
+                self._checksums[one] = zlib.crc32(data)
+        return [self._checksums[one] for one in (name, *self.partners[name])]
 
     def _matches_path(self, name: str) -> Path:
         return feature_path(self.folder / "matches", name)
@@ -202,11 +218,12 @@ def shrinkage(features: Features, long_side: int | None) -> float:
     return 1.0 if long_side is None else max(1.0, max(features.image_size) / long_side)
 
 
-def _save(path: Path, verified: Sequence[VerifiedPair]) -> None:
+def _save(path: Path, verified: Sequence[VerifiedPair], stamps: Sequence[int]) -> None:
     models = [pair.geometry.model for pair in verified]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
+            stamps=np.array(stamps, np.int64),
             partners=np.array([pair.name1 for pair in verified]),
             counts=np.array([len(pair.pairs) for pair in verified]),
             pairs=np.concatenate([pair.pairs for pair in verified]),

@@ -9,6 +9,7 @@ once, each with a share of the images.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -96,17 +97,35 @@ def find_images(folder: Path) -> list[str]:
 
     Raises:
         FolderError: it is not a folder, or holds no file with an image's suffix.
+        OSError: a folder in it cannot be read.
     """
     if not folder.is_dir():
         raise FolderError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}")
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    names = sorted(path.relative_to(folder).as_posix() for path in _images(folder))
     if not names:
         raise FolderError(f"{folder}: no images ({' '.join(sorted(IMAGE_SUFFIXES))})")
     return names
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether :func:`find_images` finds any."""
+    return next(_images(folder), None) is not None
+
+
+def is_store(folder: Path) -> bool:
+    """Whether :func:`extract_folder` made a folder."""
+    return (folder / _SETTINGS_FILE).is_file()
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder, onerror=_refuse):
+        for path in map(Path(root).joinpath, names):
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                yield path
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def extract_folder(

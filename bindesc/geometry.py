@@ -35,6 +35,16 @@ class Geometry:
     inliers: NDArray[np.bool_]
 
 
+def check_seed(seed: int) -> None:
+    """Find out whether :func:`estimate` takes a seed.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed: expected 0 to 2**31 - 1, got {seed}")
+
+
 def estimate(
     xy0: NDArray[np.float32],
     xy1: NDArray[np.float32],
@@ -68,8 +78,7 @@ def estimate(
         raise ValueError(f"kind: expected 'H' or 'F', got {kind!r}")
     if not (threshold > 0 and np.isfinite(threshold)):
         raise ValueError(f"threshold: expected a number above 0, got {threshold}")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed: expected 0 to 2**31 - 1, got {seed}")
+    check_seed(seed)
     points0, points1 = _as_points(xy0, "xy0"), _as_points(xy1, "xy1")
     if len(points0) != len(points1):
         raise ValueError(f"xy1: expected {len(points0)} points as in xy0, got {len(points1)}")

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> list[Path]:
     """Write the network of a model as ONNX, in float32.
 
-    Its input ``patches`` is ``(N, 1, 32, 32)`` float32, 0 to 255, for any N; its output
-    ``activations`` is ``(N, bits)`` float32; bit = activation >= 0, packed most significant bit
-    first. The network in integers, which bindesc itself runs, differs from it in about 1 % of the
-    bits: describe all images by the same one of the two.
+    Its input ``patches`` is ``(N, 1, 32, 32)`` float32, 0 to 255, for any N (``(N, 3, 32, 32)``,
+    RGB, of a model for whole images); its output ``activations`` is ``(N, bits)`` float32;
+    bit = activation >= 0, packed most significant bit first. A network in integers, which is what
+    bindesc itself runs of ``compact`` and ``tiny``, differs from it in about 1 % of the bits: describe
+    all images by the same one of the two.
 
     A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
     is ``(N, 1, 16, 16)`` and covers what those of the first file cover, ``directions`` is
@@ -44,17 +45,19 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     """
     if importlib.util.find_spec("onnx") is None:
         raise ModuleNotFoundError("writing ONNX needs the package onnx: pip install bindesc[onnx]")
-    loaded: Any = load_model(model)[0]
+    loaded: Any
+    loaded, manifest = load_model(model)
     written = [Path(path)]
-    _write(loaded.for_inference(), PATCH_SIDE, "activations", written[0])
+    shape = int(manifest.config.get("inputs", 1)), PATCH_SIDE, PATCH_SIDE
+    _write(loaded.for_inference(), shape, "activations", written[0])
     orientation = getattr(loaded, "orientation", None)
     if orientation is not None:
         written.append(written[0].with_suffix(".orientation.onnx"))
-        _write(orientation, ORIENTATION_SIDE, "directions", written[1])
+        _write(orientation, (1, ORIENTATION_SIDE, ORIENTATION_SIDE), "directions", written[1])
     return written
 
 
-def _write(network: nn.Module, side: int, output: str, path: Path) -> None:
+def _write(network: nn.Module, shape: tuple[int, int, int], output: str, path: Path) -> None:
     import torch
 
     with atomic_path(path) as temporary, warnings.catch_warnings():
@@ -62,7 +65,7 @@ def _write(network: nn.Module, side: int, output: str, path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network,
-            (torch.zeros(2, 1, side, side),),
+            (torch.zeros(2, *shape),),
             temporary,
             input_names=["patches"],
             output_names=[output],

@@ -131,7 +131,7 @@ def _search(args: argparse.Namespace) -> int:
         if index.recovered:
             print(index.recovered, file=sys.stderr)
         positions, distances = index.database.nearest(encode(small[None]), args.top)
-        root = args.index.parent / index.header.root
+        root = args.index.resolve().parent / index.header.root
         hits = [
             (root / index.names[position], f"{distance} bits", index.names[position])
             for position, distance in zip(positions[0], distances[0], strict=True)

@@ -20,6 +20,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,13 @@ def describe(
         FolderError: no images, or an output of other settings or inside the folder.
         OSError: the output cannot be written.
     """
-    find_images(folder)  # a folder without images is refused before anything is written
+    for name in find_images(folder):  # what cannot work is refused before anything is written
+        _check_name(folder / name)
     if output.resolve().is_relative_to(folder.resolve()):
         raise FolderError(f"{output}: lies inside {folder}, whose images it would become")
+    make_extractor = cache(make_extractor)
+    if not any(output.glob("*")):
+        make_extractor()  # settings of one that cannot be made must not be written down
     open_store(output, settings.flat(), shard)
     return extract_folder(
         folder,
@@ -194,6 +199,8 @@ def reconstruct(
     elif (sparse / _DIGEST).read_text("utf-8") != digest:
         raise FolderError(f"{sparse}: is of other photos; remove or rename it to map these")
     paths = sorted(sparse.glob("[0-9]*"), key=lambda path: int(path.name))
+    if not paths:
+        raise FolderError(f"{sparse}: holds no model; remove it to map again")
     models = [colmap.import_pycolmap().Reconstruction(path) for path in paths]
     colmap.save_ply(output / "points.ply", models[0])
     save_cloud_picture(output / "points.png", *colmap.cloud(models[0]))
@@ -201,6 +208,13 @@ def reconstruct(
 
 
 _DIGEST = "matches.sha256"
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise FolderError(f"{str(path)!r}: the name is not UTF-8, as COLMAP needs") from None
 
 
 def _undescribed(folder: Path, output: Path) -> int:

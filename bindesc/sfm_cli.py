@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .arguments import at_least_1
+
 _DESCRIPTION = """Reconstruct the 3D points and camera poses of a folder of photos with COLMAP.
 A stopped run goes on when it is started again; one with other settings needs another output."""
 _SHARDS = """Large collections: start `bindesc sfm PHOTOS -o OUT --shard I/N` for I = 1 to N, on any
@@ -21,6 +23,8 @@ EXIT_OK, EXIT_TOO_FEW = 0, 3
 # on a training scene (lund, ORB, five next photos) the largest model had 21 photos without it and
 # 6 at 0.9.
 _SIFT_RATIO = 0.8
+
+_MOST_THREADS = 1024
 
 
 def register(
@@ -71,7 +75,7 @@ def register(
     )
     mapping.add_argument("--seed", type=int, default=0, help="(default: 0)")
     mapping.add_argument(
-        "--threads", type=int, default=-1, metavar="N", help="of the mapping (default: every core)"
+        "--threads", type=at_least_1, metavar="N", help="of the mapping (default: every core)"
     )
     parser.add_argument(
         "--shard", metavar="I/N", help="describe and match only the I-th of N shares, see below"
@@ -121,7 +125,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.shard is not None:
             print("every share is done; run this without --shard to map")
             return EXIT_OK
-        models = sfm.reconstruct(args.folder, collection, settings, _progress, args.threads)
+        threads = -1 if args.threads is None else min(args.threads, _MOST_THREADS)
+        models = sfm.reconstruct(args.folder, collection, settings, _progress, threads)
     except sfm.UnfinishedError as waiting:
         print(f"share {args.shard} is done; {waiting}: run all shares again")
         return EXIT_OK

@@ -10,6 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import at_least_1
+
 if TYPE_CHECKING:  # --help needs no NumPy
     import numpy as np
     from numpy.typing import NDArray
@@ -38,7 +40,7 @@ def register(commands: Any, add_feature_options: Callable[[argparse.ArgumentPars
     query.add_argument("vocabulary", type=Path, metavar="TXT", help="made by 'vocab train'")
     query.add_argument("image", type=Path, metavar="PHOTO")
     _add_sources(query)
-    query.add_argument("--top", type=int, default=5, help="how many to print (%(default)s)")
+    query.add_argument("--top", type=at_least_1, default=5, help="how many to print (%(default)s)")
     add_feature_options(query)
     query.set_defaults(run=_query)
 
@@ -68,9 +70,14 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from .files import check_writable
+    from .match_options import check_integer
     from .training.vocabulary import train_vocabulary
+    from .vocabulary import MAX_BRANCHING, MAX_DEPTH
 
     check_writable(args.out)
+    check_integer("-k", args.k, 2, MAX_BRANCHING)
+    check_integer("-L", args.L, 1, MAX_DEPTH)
+    check_integer("--seed", args.seed, 0)
     codes = [codes for _, codes in _read(args, args.sources)]
     vocabulary = train_vocabulary(codes, args.k, args.L, args.seed)
     vocabulary.save(args.out)
@@ -182,10 +189,10 @@ def read_codes(
 
 
 def _holds_features(source: Path) -> bool:
-    from .folder import H5_SUFFIXES
+    from .folder import H5_SUFFIXES, holds_images, is_store
 
     if source.is_dir():
-        return next(source.rglob("*.npz"), None) is not None
+        return is_store(source) or not holds_images(source)
     return source.suffix == ".npz" or source.suffix.lower() in H5_SUFFIXES
 
 
@@ -193,6 +200,8 @@ def _stored_codes(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     from .export import load_features_npz, load_hloc_codes
 
     shards = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
+    if not shards:
+        raise ValueError(f"{source}: no images, and no features of any")
     for shard in shards:
         if shard.suffix == ".npz":
             yield str(shard), load_features_npz(shard).descriptors

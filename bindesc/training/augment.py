@@ -103,7 +103,8 @@ def degrade(rng: np.random.Generator, image: Image, strength: float) -> Image:
     elif chance < 0.7:  # an enlarged or thumbnailed photo
         height, width = image.shape
         factor = rng.uniform(0.4, 0.9)
-        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.6:
         deviation = strength * rng.exponential(5)

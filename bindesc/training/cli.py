@@ -336,8 +336,12 @@ def _bingan_config(initial: str | None, support: float) -> BinGanConfig:
 def _patch_set(args: argparse.Namespace) -> None:
     """Check the source of patches; a new run without a set makes one."""
     from ..weights import read_model
-    from .patch_images import PatchSettings, build_patches
+    from .patch_images import PatchSettings, build_patches, is_set_of
 
+    if args.init is not None:
+        architecture = read_model(args.init)[0].architecture
+        if architecture not in ("bingan", "bingan-pca"):
+            raise ValueError(f"--init: {args.init} is a {architecture} model, not a BinGAN")
     folders = args.images + args.brown
     if (args.patches is None) != bool(folders):
         raise ValueError("give either a set of patches, or --images and --brown folders")
@@ -350,6 +354,8 @@ def _patch_set(args: argparse.Namespace) -> None:
         per_photo=args.per_photo, support=support, held_out_every=args.hold_out
     )
     output = args.out / PATCHES
+    if is_set_of(output, settings, folders):  # of a run that ended before its first checkpoint
+        return
     summary = build_patches(output, settings, photos=args.images, brown=args.brown)
     for path, reason in summary["skipped"].items():
         print(f"skipped {path}: {reason}", file=sys.stderr)

@@ -7,6 +7,7 @@ bottleneck", IJCAI 2021. One trunk serves codes of several lengths, which are le
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -181,6 +182,6 @@ def _set_thresholds(model: JointNetwork, images: NDArray[np.uint8]) -> None:
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
             layer.momentum = None  # a plain mean over the batches
-    every = max(len(images) // _CALIBRATION, 1)
-    for part in torch.from_numpy(images[::every]).split(512):
+    chosen = torch.from_numpy(images[:: max(len(images) // _CALIBRATION, 1)])
+    for part in chosen.tensor_split(math.ceil(len(chosen) / 512)):  # of equal size: equal weight
         model(part.permute(0, 3, 1, 2).float())

@@ -44,7 +44,7 @@ def descend(
         The last scores; none if there was nothing left to do.
 
     Raises:
-        FloatingPointError: the loss is not finite; the last checkpoint stays.
+        FloatingPointError: the loss or a weight is not finite; the last checkpoint stays.
     """
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay)
     step, saved = 0, -1
@@ -57,6 +57,8 @@ def descend(
 
     def save() -> None:
         nonlocal saved, scores
+        if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
+            raise FloatingPointError(f"the weights are not finite after {step} steps")
         scores = validate()
         run.log(step, loss=average, **scores)
         run.save(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import torch_device
+from ..arguments import at_least_1, torch_device
 
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
@@ -35,7 +35,7 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="stop after so many in all")
     length.add_argument("--minutes", type=float, help="stop after so long, from now")
-    parser.add_argument("--batch", type=int, default=25, help="images a step (%(default)s)")
+    parser.add_argument("--batch", type=at_least_1, default=25, help="images a step (%(default)s)")
     parser.add_argument(
         "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
     )

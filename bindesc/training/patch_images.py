@@ -123,6 +123,16 @@ def build_patches(
     return summary
 
 
+def is_set_of(folder: Path, settings: PatchSettings, sources: Sequence[Path]) -> bool:
+    """Whether a folder is what :func:`build_patches` makes of these sources."""
+    path = folder / "set.json"
+    if not path.is_file():
+        return False
+    summary = json.loads(path.read_text())
+    same = summary["settings"] == asdict(settings)
+    return bool(same and summary["sources"].keys() == set(map(str, sources)))
+
+
 def _build_held_out(photos: list[Path], output: Path, settings: PatchSettings) -> dict[str, str]:
     """Make the pairs; returns photos without, and the reason. There may be no pair at all."""
     views = min(max(_HELD_OUT_PAIRS // (_PER_VIEW * len(photos)), 1), 8)

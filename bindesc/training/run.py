@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -83,8 +84,17 @@ class Run:
         return self.writes and due
 
     def load(self) -> dict[str, Any]:
-        """The last checkpoint, on the CPU; log lines that came after it are dropped."""
-        state = torch.load(self.folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        """The last checkpoint, on the CPU; log lines that came after it are dropped.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self.folder / CHECKPOINT
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state["step"]
+        except (EOFError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError):
+            raise ValueError(f"{path}: is damaged; start anew without --resume") from None
         if not self.writes:
             return state
         kept = [line for line in self.read_log() if line["step"] <= state["step"]]
@@ -95,7 +105,10 @@ class Run:
     def save(self, state: dict[str, Any]) -> None:
         """Write the checkpoint (``state["step"]`` says how far it is) and redraw the curves."""
         with atomic_path(self.folder / CHECKPOINT) as path:
-            torch.save(state, path)
+            try:
+                torch.save(state, path)
+            except RuntimeError as error:  # torch's way to say that the disk is full
+                raise OSError(f"cannot write {self.folder / CHECKPOINT}: {error}") from None
         self.draw_curves()
         self._saved = time.monotonic()
 
@@ -129,9 +142,10 @@ class Run:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """All log lines of the run in a folder."""
+    """All log lines of the run in a folder; the end of a line that was cut off is left out."""
     path = folder / LOG
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def warm_cosine(step: int, steps: int, peak: float, warmup: float) -> float:
