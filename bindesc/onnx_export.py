@@ -22,9 +22,9 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 
     Its input ``patches`` is ``(N, 1, 32, 32)`` float32, 0 to 255, for any N (``(N, 3, 32, 32)``,
     RGB, of a model for whole images); its output ``activations`` is ``(N, bits)`` float32;
-    bit = activation >= 0, packed most significant bit first. A network in integers, which is what
-    bindesc itself runs of ``compact`` and ``tiny``, differs from it in about 1 % of the bits: describe
-    all images by the same one of the two.
+    bit = activation >= 0, packed most significant bit first. What bindesc itself runs of
+    ``compact`` and ``tiny``, in integers, differs from it in about 1 % of the bits: describe all
+    images by the same one of the two.
 
     A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
     is ``(N, 1, 16, 16)`` and covers what those of the first file cover, ``directions`` is

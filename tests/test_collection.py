@@ -82,6 +82,26 @@ def test_other_partners_are_matched_again(collection: Collection) -> None:
     assert changed.digest() != digest
 
 
+def test_other_features_are_matched_again(
+    collection: Collection, views: dict[str, Features]
+) -> None:
+    collection.match(Rules())
+    path = collection.folder / "features" / "view2.png.npz"
+    save_features_npz(path, views["other0.png"])
+    again = Collection(collection.folder, collection.names, collection.partners)
+    assert again.unmatched() == ["view0.png", "view1.png", "view2.png"]
+
+
+def test_damaged_matches_are_made_again(collection: Collection) -> None:
+    collection.match(Rules())
+    digest = collection.digest()
+    for name, content in (("view0.png", b""), ("view1.png", b"PK\x03\x04")):
+        (collection.folder / "matches" / f"{name}.npz").write_bytes(content)
+    assert collection.unmatched() == ["view0.png", "view1.png"]
+    collection.match(Rules())
+    assert collection.digest() == digest
+
+
 def test_sift_is_matched_by_euclidean_distance(tmp_path: Path) -> None:
     names = save_views(tmp_path, 2)
     sift = OpenCVFeatures("sift", "sift", 300)

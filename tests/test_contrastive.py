@@ -17,6 +17,7 @@ from bindesc.training.contrastive import (
     ContrastiveConfig,
     JointNetwork,
     draw_batch,
+    set_thresholds,
     train,
 )
 from bindesc.training.image_views import random_colours, random_views
@@ -218,6 +219,32 @@ def test_errors(run, tmp_path, monkeypatch):
     )
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0"):
         train(images(64), tmp_path / "b", CONFIG)
+
+
+@pytest.mark.parametrize("count", [1, 2, 511, 512, 513, 514, 1025, 4097])
+def test_thresholds_are_the_means_for_any_number_of_images(count):
+    model = Mean()
+    data = np.zeros((count, 32, 32, 3), np.uint8)
+    data[count // 2 :] = 200
+    set_thresholds(model, data)
+    assert max(model.sizes) <= 512
+    assert count == 1 or min(model.sizes) > 1
+    used = data[:: max(count // 4096, 1)]
+    assert sum(model.sizes) == len(used)
+    assert model.norm.running_mean[0].item() == pytest.approx(used.mean(), abs=0.2)
+
+
+class Mean(torch.nn.Module):
+    """Has a normalisation of whole images, and remembers how many came at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+        self.sizes = []
+
+    def forward(self, batch):
+        self.sizes.append(len(batch))
+        return self.norm(batch)
 
 
 # The command.

@@ -85,6 +85,21 @@ def test_images_are_found_below_the_folder(photos: Path) -> None:
     assert find_images(photos) == ["a.jpg", "damaged.jpg", *NAMES[1:]]
 
 
+def test_a_folder_that_cannot_be_read_is_an_error(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="sub"):
+        find_images(photos)
+
+
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     for path, reason in (

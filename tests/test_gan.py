@@ -20,7 +20,7 @@ from bindesc.runtime import Runtime
 from bindesc.training import gan, gan_step, validation
 from bindesc.training.gan import SAMPLES, WEIGHTS, draw_batch, train, validate
 from bindesc.training.gan_step import Gan, GanConfig
-from bindesc.training.patch_images import PatchSettings, cut_patches, open_held_out
+from bindesc.training.patch_images import PatchSettings, build_patches, cut_patches, open_held_out
 from bindesc.training.run import CHECKPOINT, CURVES, LOG
 from bindesc.weights import WeightsError, load_model
 
@@ -390,6 +390,25 @@ def test_the_command_trains_on_photos_and_is_killed_and_goes_on(tmp_path):
     assert manifest.architecture == "bingan"
     assert manifest.config["support"] == 1.5
     assert manifest.command.startswith("bindesc train bingan --images")
+
+
+def test_the_command_goes_on_with_patches_that_are_there(tmp_path, capsys):
+    """A run that ended before its first checkpoint left them."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "0.png"), textured(300, 400, 0))
+    command = ["train", "bingan", "--images", str(photos), "--out", str(run), "--steps", "0"]
+    assert main([*command, "--init", "compact"]) == 2
+    assert "compact is a compact model, not a BinGAN" in capsys.readouterr().err
+    assert not run.exists()
+    assert main([*command, "--init", "images-64"]) == 2
+    settings = PatchSettings(per_photo=300, support=1.0, held_out_every=16)
+    build_patches(run / "patches", settings, photos=[photos])
+    before = (run / "patches" / "patches.npy").stat().st_mtime_ns
+    assert main([*command, "--per-photo", "20"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(command) == 0
+    assert (run / "patches" / "patches.npy").stat().st_mtime_ns == before
 
 
 def test_the_command_adapts_a_model_to_photos(patches, tmp_path, capsys):

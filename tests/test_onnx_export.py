@@ -21,6 +21,17 @@ def test_opencv_computes_the_same_activations(tmp_path, count):
     assert np.abs(network.forward() - expected).max() < 1e-3
 
 
+def test_a_model_of_whole_images_takes_colour(tmp_path):
+    path = tmp_path / "images.onnx"
+    export_onnx("images-64", path)
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32)).astype(np.float32)
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(images)
+    with torch.no_grad():
+        expected = load_model("images-64")[0](torch.from_numpy(images)).numpy()
+    assert np.abs(network.forward() - expected).max() < 1e-3
+
+
 def test_an_orientation_is_a_file_of_its_own(tmp_path):
     torch.manual_seed(0)
     network = CompactNet(CompactConfig((16, 16), (2, 2), orientation=(16, 16)))

@@ -216,6 +216,22 @@ def test_search_and_its_page(
     assert all(file.is_file() for file in files)
 
 
+def test_an_index_behind_a_link(photos: Path, tmp_path: Path, encoder: Encoder) -> None:
+    link, index = tmp_path / "links" / "l.idx", tmp_path / "x.idx"
+    link.parent.mkdir()
+    link.symlink_to("../x.idx")
+    assert build(photos, index) == 0
+    query, page = photos / NAMES[2], tmp_path / "links" / "out.html"
+    assert main(["search", str(link), str(query), "--model", "m", "--html", str(page)]) == 0
+    shown = Page(page.read_text("utf-8"))
+    assert all((page.parent / unquote(source)).is_file() for source in shown.images)
+    for name in NAMES[:3]:
+        (photos / name).unlink()
+    assert build(photos, link) == 0  # most is gone: it is written anew
+    assert link.is_symlink()
+    assert build(photos, index) == 0
+
+
 def test_index_and_folder_move_together(photos: Path, tmp_path: Path, encoder: Encoder) -> None:
     assert build(photos, tmp_path / "x.idx") == 0
     elsewhere = tmp_path / "elsewhere"

@@ -278,6 +278,7 @@ def test_nothing_to_map_is_exit_3(tmp_path: Path, capfd: pytest.CaptureFixture[s
         (["--shard", "3/2"], "shard: '3/2' is not I/N"),
         (["--ratio", "0"], "ratio: expected above 0"),
         (["--camera-model", "EYE"], "camera model: 'EYE' is none of"),
+        (["--seed", "-1"], "seed: expected 0 to"),
     ],
 )
 def test_unusable_options_are_exit_2(

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import signal
@@ -32,7 +33,7 @@ from bindesc.training.metric import (
 )
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
-from bindesc.training.run import CHECKPOINT, CURVES, LOG
+from bindesc.training.run import CHECKPOINT, CURVES, LOG, read_log
 from bindesc.weights import WeightsError, golden_patches, load_model, save_model
 
 SETTINGS = PairSettings(views=2, pairs_per_view=30, min_pairs=8, keypoints=500)
@@ -403,6 +404,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError, match="step 0"):
         train(pairs, tmp_path / "run", CONFIG)
     assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(pairs, tmp_path):
+    with pytest.raises(FloatingPointError, match="the weights are not finite after 1 steps"):
+        train(pairs, tmp_path / "run", replace(CONFIG, steps=1, learning_rate=math.inf))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text"], ids=["empty", "cut", "text"])
+def test_a_damaged_checkpoint_is_named(pairs, tmp_path, content):
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged"):
+        train(pairs, tmp_path, CONFIG, resume=True)
+
+
+def test_a_line_of_the_log_that_was_cut_off_is_left_out(tmp_path):
+    (tmp_path / LOG).write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert read_log(tmp_path) == [{"step": 1, "loss": 0.5}]
 
 
 def test_a_killed_run_goes_on(pairs, tmp_path):

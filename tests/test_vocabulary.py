@@ -292,6 +292,14 @@ def test_sources_of_all_kinds_come_in_their_order(
     assert str(folder / "broken.png") in capsys.readouterr().err
 
 
+def test_photos_beside_other_files_are_read(tmp_path: Path) -> None:
+    for seed in range(2):
+        cv2.imwrite(str(tmp_path / f"{seed}.png"), textured(seed=seed))
+    np.savez(tmp_path / "intrinsics.npz", k=np.eye(3))
+    names = [name for name, _ in read_codes([tmp_path], bindesc.create)]
+    assert names == [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
+
+
 def test_commands_refuse_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04")

@@ -159,7 +159,7 @@ def train(
             config=asdict(config),
             state=state,
         )
-        _set_thresholds(model, images)
+        set_thresholds(model, images)
         for network in model.networks:
             name = f"{NAME}-{network.config.bits}"
             save_model(output / (name + SUFFIX), network, command=command)
@@ -176,7 +176,7 @@ def _loss(model: JointNetwork, views: Tensor, config: ContrastiveConfig) -> Tens
 
 
 @torch.no_grad()
-def _set_thresholds(model: JointNetwork, images: NDArray[np.uint8]) -> None:
+def set_thresholds(model: nn.Module, images: NDArray[np.uint8]) -> None:
     """Take the statistics of all normalisations anew, over whole images in place of views."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
