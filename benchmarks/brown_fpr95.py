@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bindesc.arguments import at_least_1
+from bindesc.arguments import at_least
 from bindesc.retrieval import LENGTHS, shipped_model
 from bindesc.training.brown import open_brown
 from bindesc.training.scores import (
@@ -238,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a shipped model or a .safetensors file; repeatable (default: all shipped ones)",
     )  # fmt: skip
     parser.add_argument(
-        "--pairs", type=at_least_1, default=4000, help="pairs of each kind (%(default)s)"
+        "--pairs", type=at_least(1), default=4000, help="pairs of each kind (%(default)s)"
     )
     parser.add_argument(
         "--support", type=float, default=1.0,

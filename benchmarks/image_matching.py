@@ -26,7 +26,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bindesc.arguments import at_least_1
+from bindesc.arguments import at_least
 
 from .common import write_results
 from .datasets import SETS, DataMissingError, Scene, data_folder, scenes
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[LABEL=]MODEL",
         help="a bindesc model or .safetensors file; may be repeated",
     )
-    parser.add_argument("--limit", type=at_least_1, help="use so many scenes of each set at most")
+    parser.add_argument("--limit", type=at_least(1), help="use so many scenes of each set at most")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--save",

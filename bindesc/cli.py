@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, search_cli, sfm_cli, slam_cli
-from .arguments import at_least_1
+from .arguments import at_least
 from .training import cli as training_cli
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -196,7 +196,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--n-kpts",
-        type=at_least_1,
+        type=at_least(1),
         default=1000,
         metavar="N",
         help="most keypoints an image (default: %(default)s)",
@@ -207,7 +207,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
 def _add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
-        type=at_least_1,
+        type=at_least(1),
         metavar="PX",
         help="shrink images to this longer side first; results stay in original pixels",
     )

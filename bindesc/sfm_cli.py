@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .arguments import at_least_1
+from .arguments import at_least
 
 _DESCRIPTION = """Reconstruct the 3D points and camera poses of a folder of photos with COLMAP.
 A stopped run goes on when it is started again; one with other settings needs another output."""
@@ -75,7 +75,7 @@ def register(
     )
     mapping.add_argument("--seed", type=int, default=0, help="(default: 0)")
     mapping.add_argument(
-        "--threads", type=at_least_1, metavar="N", help="of the mapping (default: every core)"
+        "--threads", type=at_least(1), metavar="N", help="of the mapping (default: every core)"
     )
     parser.add_argument(
         "--shard", metavar="I/N", help="describe and match only the I-th of N shares, see below"

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import at_least_1
+from .arguments import at_least
 
 if TYPE_CHECKING:  # --help needs no NumPy
     import numpy as np
@@ -40,7 +40,7 @@ def register(commands: Any, add_feature_options: Callable[[argparse.ArgumentPars
     query.add_argument("vocabulary", type=Path, metavar="TXT", help="made by 'vocab train'")
     query.add_argument("image", type=Path, metavar="PHOTO")
     _add_sources(query)
-    query.add_argument("--top", type=at_least_1, default=5, help="how many to print (%(default)s)")
+    query.add_argument("--top", type=at_least(1), default=5, help="how many to print (%(default)s)")
     add_feature_options(query)
     query.set_defaults(run=_query)
 

@@ -129,6 +129,16 @@ def test_a_wide_set_holds_wider_patches_and_what_maps_them(wide):
     assert np.median(right[stretched]) > np.median(wrong[stretched]) + 0.1
 
 
+def test_the_command_takes_few_pairs_a_view(photos, tmp_path, capsys):
+    command = ["patches", "build", str(photos), "--out", str(tmp_path / "set"), "--views", "1"]
+    assert main([*command, "--pairs", "12"]) == 0
+    data = open_pairs(tmp_path / "set")
+    assert set(data.end - data.start) == {12}
+    with pytest.raises(SystemExit):
+        main([*command, "--pairs", "-5"])
+    assert "--pairs: expected at least 1, got -5" in capsys.readouterr().err
+
+
 def test_unreadable_photos_are_listed(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -321,6 +331,7 @@ def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
         (["--channels", "16,0"], "--channels"),
         (["--noise", "3"], "a share lies in 0 to 1"),
         (["--batch-pairs", "0"], "expected at least 1, got 0"),
+        (["--steps", "-1"], "expected at least 0, got -1"),
         (["--device", "nowhere"], "--device"),
         (["--orientation", "8,8,8,8"], "one to three convolutions"),
     ],

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import at_least_1
+from ..arguments import at_least
 from .images_cli import add_images
 from .options import (
     add_device_option,
@@ -49,7 +49,9 @@ def register(commands: Any) -> None:
         "takes --support, --seed, and for photos --colmap and --partners (%(default)s)",
     )
     build.add_argument("--out", type=Path, required=True, help="folder to make")
-    build.add_argument("--views", type=int, default=8, help="view pairs a photo (%(default)s)")
+    build.add_argument(
+        "--views", type=at_least(1), default=8, help="view pairs a photo (%(default)s)"
+    )
     build.add_argument(
         "--colmap",
         type=Path,
@@ -64,7 +66,7 @@ def register(commands: Any) -> None:
         default=8,
         help="other photos of the place that a photo is paired with (%(default)s)",
     )
-    build.add_argument("--pairs", type=int, default=160, help="pairs a view (%(default)s)")
+    build.add_argument("--pairs", type=at_least(1), default=160, help="pairs a view (%(default)s)")
     build.add_argument(
         "--detectors",
         default="orb",
@@ -88,12 +90,12 @@ def register(commands: Any) -> None:
     compact = kinds.add_parser("compact", help="the compact descriptor, from pairs of patches")
     compact.add_argument("pairs", type=Path, help="folder made by 'bindesc patches build'")
     add_run_options(compact, learning_rate=2e-3)
-    compact.add_argument("--steps", type=int, default=4000, help="(%(default)s)")
+    compact.add_argument("--steps", type=at_least(0), default=4000, help="(%(default)s)")
     compact.add_argument(
-        "--batch-photos", type=at_least_1, default=4, help="photos in a batch (%(default)s)"
+        "--batch-photos", type=at_least(1), default=4, help="photos in a batch (%(default)s)"
     )
     compact.add_argument(
-        "--batch-pairs", type=at_least_1, default=128, help="pairs of each of them (%(default)s)"
+        "--batch-pairs", type=at_least(1), default=128, help="pairs of each of them (%(default)s)"
     )
     add_device_option(compact)
     for name in ("--channels", "--strides"):
@@ -146,7 +148,7 @@ def _add_bingan(kinds: Any) -> None:
         help="sheets of patches in the PhotoTour format",
     )
     source.add_argument(
-        "--per-photo", type=int, default=300, help="most patches of a photo (%(default)s)"
+        "--per-photo", type=at_least(1), default=300, help="most patches of a photo (%(default)s)"
     )
     source.add_argument(
         "--support",
@@ -155,7 +157,7 @@ def _add_bingan(kinds: Any) -> None:
     )
     source.add_argument(
         "--hold-out",
-        type=int,
+        type=at_least(0),
         default=16,
         metavar="N",
         help="keep every Nth photo for validation, 0 none (%(default)s)",
@@ -197,6 +199,7 @@ def _build(args: argparse.Namespace) -> int:
         views=args.views,
         partners=args.partners,
         pairs_per_view=args.pairs,
+        min_pairs=min(args.pairs, PairSettings.min_pairs),
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
         margin=1.0 if args.narrow else WIDE_MARGIN,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import at_least_1
+from ..arguments import at_least
 from .options import add_run_options, command_line, print_scores
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def add_images(kinds: Any) -> None:
         initial="models to start from: 'images', those that come with bindesc, or RUN/images",
     )
     parser.add_argument(
-        "--epochs", type=at_least_1, default=24, help="passes over the images (%(default)s)"
+        "--epochs", type=at_least(1), default=24, help="passes over the images (%(default)s)"
     )
-    parser.add_argument("--batch", type=at_least_1, default=256, help="images a step (%(default)s)")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=256, help="images a step (%(default)s)"
+    )
     parser.set_defaults(run=_train)
 
 

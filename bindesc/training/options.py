@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import at_least_1, torch_device
+from ..arguments import at_least, torch_device
 
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
@@ -33,9 +33,9 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
     """What both kinds of BinGAN take."""
     add_run_options(parser, learning_rate=3e-4)
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=int, help="stop after so many in all")
+    length.add_argument("--steps", type=at_least(0), help="stop after so many in all")
     length.add_argument("--minutes", type=float, help="stop after so long, from now")
-    parser.add_argument("--batch", type=at_least_1, default=25, help="images a step (%(default)s)")
+    parser.add_argument("--batch", type=at_least(1), default=25, help="images a step (%(default)s)")
     parser.add_argument(
         "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
     )
