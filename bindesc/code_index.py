@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .database import Database
-from .files import atomic_path
+from .files import atomic_path, remove_stale_of
 from .index_format import (
     IndexFileError,
     IndexHeader,
@@ -98,7 +97,7 @@ class CodeIndex:
         try:
             self._load(expect)
             if write:
-                _remove_stale(self.path)
+                remove_stale_of(self.path)  # what a killed compact() left; the file is locked
         except BaseException:
             self.close()
             raise
@@ -306,11 +305,3 @@ def _open_locked(path: Path) -> _File:
         if file.is_at(path):
             return file
         file.close()  # it was compacted between opening and locking
-
-
-def _remove_stale(path: Path) -> None:
-    """Delete what a killed :meth:`CodeIndex.compact` left; the caller holds the lock."""
-    ours = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.tmp{re.escape(path.suffix)}")
-    for other in path.parent.iterdir():
-        if ours.fullmatch(other.name):
-            other.unlink()

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import atomic_path
+from .files import atomic_path, is_utf8
 from .packing import unit_vectors
 from .pair import Norm, Pair
 from .types import Features
@@ -76,10 +76,8 @@ def check_hloc_name(name: str) -> None:
     Raises:
         ValueError: it is not UTF-8.
     """
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"{name!r}: the name is not UTF-8, as an H5 file needs") from None
+    if not is_utf8(name):
+        raise ValueError(f"{name!r}: the name is not UTF-8, as an H5 file needs")
 
 
 def save_hloc_features(

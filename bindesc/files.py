@@ -83,8 +83,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def is_utf8(name: str | os.PathLike[str]) -> bool:
+    """Whether a file's name is UTF-8, as formats that hold names need."""
+    try:
+        os.fspath(name).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def remove_stale(folder: Path) -> None:
     """Delete the temporary files that killed runs left under ``folder``."""
     for temporary in folder.rglob(".*.tmp*"):
         if _TEMPORARY.fullmatch(temporary.name) and temporary.is_file():
             temporary.unlink()
+
+
+def remove_stale_of(path: Path) -> None:
+    """Delete the temporary files that killed runs left of one file."""
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.tmp{re.escape(path.suffix)}")
+    for other in path.parent.iterdir():
+        if ours.fullmatch(other.name):
+            other.unlink()

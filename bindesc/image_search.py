@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .code_index import CodeIndex, create_index
+from .files import is_utf8
 from .folder import find_images
 from .image import ImageError, read_image
 from .index_format import IndexHeader
@@ -195,11 +196,10 @@ def read_batches(
 
     def read(name: str) -> _Read | str:
         stamp = _stamp(folder / name)  # before reading: a change in between is seen next time
-        try:
-            name.encode()
-            return name, read_small(folder / name), stamp
-        except UnicodeEncodeError:
+        if not is_utf8(name):
             return f"{os.fsencode(folder / name)!r}: the name is no UTF-8"
+        try:
+            return name, read_small(folder / name), stamp
         except ImageError as error:
             return str(error)
 

@@ -28,7 +28,7 @@ from . import colmap
 from .cloud import save_cloud_picture
 from .collection import Collection, Progress, Rules, shrinkage, silent, tracked
 from .export import load_features_npz
-from .files import atomic_folder, atomic_path
+from .files import atomic_folder, atomic_path, is_utf8
 from .folder import (
     WHOLE,
     FolderError,
@@ -115,7 +115,9 @@ def describe(
         OSError: the output cannot be written.
     """
     for name in find_images(folder):  # what cannot work is refused before anything is written
-        _check_name(folder / name)
+        if not is_utf8(folder / name):
+            path = str(folder / name)
+            raise FolderError(f"{path!r}: the name is not UTF-8, as COLMAP needs")
     if output.resolve().is_relative_to(folder.resolve()):
         raise FolderError(f"{output}: lies inside {folder}, whose images it would become")
     make_extractor = cache(make_extractor)
@@ -208,13 +210,6 @@ def reconstruct(
 
 
 _DIGEST = "matches.sha256"
-
-
-def _check_name(path: Path) -> None:
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise FolderError(f"{str(path)!r}: the name is not UTF-8, as COLMAP needs") from None
 
 
 def _undescribed(folder: Path, output: Path) -> int:

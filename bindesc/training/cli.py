@@ -341,10 +341,9 @@ def _patch_set(args: argparse.Namespace) -> None:
     from ..weights import read_model
     from .patch_images import PatchSettings, build_patches, is_set_of
 
-    if args.init is not None:
-        architecture = read_model(args.init)[0].architecture
-        if architecture not in ("bingan", "bingan-pca"):
-            raise ValueError(f"--init: {args.init} is a {architecture} model, not a BinGAN")
+    initial = None if args.init is None else read_model(args.init)[0]
+    if initial is not None and initial.architecture not in ("bingan", "bingan-pca"):
+        raise ValueError(f"--init: {args.init} is a {initial.architecture} model, not a BinGAN")
     folders = args.images + args.brown
     if (args.patches is None) != bool(folders):
         raise ValueError("give either a set of patches, or --images and --brown folders")
@@ -352,7 +351,7 @@ def _patch_set(args: argparse.Namespace) -> None:
         return
     support = args.support
     if support is None:
-        support = float(read_model(args.init)[0].config["support"]) if args.init else 1.0
+        support = 1.0 if initial is None else float(initial.config["support"])
     settings = PatchSettings(
         per_photo=args.per_photo, support=support, held_out_every=args.hold_out
     )

@@ -95,7 +95,7 @@ class Run:
         except OSError:
             raise
         except Exception:  # what torch raises varies with the damage
-            raise ValueError(f"{path}: is damaged; start anew without --resume") from None
+            raise ValueError(f"{path}: is damaged; remove it to start anew") from None
         if not self.writes:
             return state
         kept = [line for line in self.read_log() if line["step"] <= state["step"]]
