@@ -68,6 +68,12 @@ def isa() -> str:
 def isas() -> dict[str, bool]:
     """The instruction sets in this build, the fastest first, and whether they run here."""
 
+def disc_moments(image: NDArray[np.uint8], xy: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Sums of brightness times x, and times y, over the discs of corners.intensity_centroid."""
+
+def subpixel_offsets(image: NDArray[np.uint8], xy: NDArray[np.int32]) -> NDArray[np.float64]:
+    """corners.subpixel_offsets at (N, 2) pixels."""
+
 def sample(
     levels: Sequence[NDArray[np.uint8]],
     affine: NDArray[np.float32],

@@ -144,7 +144,12 @@ def run_info(args: Namespace) -> int:
 
 def feature_settings(args: Namespace, descriptor: str) -> dict[str, str | int | None]:
     """What decides the features of an image, to be stored beside them."""
-    settings = {"detector": args.detector, "n-kpts": args.n_kpts, "resize": args.resize}
+    settings = {
+        "detector": args.detector,
+        "n-kpts": args.n_kpts,
+        "resize": args.resize,
+        "subpixel": True,
+    }
     if descriptor != "bindesc":
         return {"descriptor": descriptor, **settings}
     manifest, _ = weights.read_model(args.model)

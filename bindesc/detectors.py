@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .orb import detect_orb, positions
+from .corners import intensity_centroid
+from .orb import detect_orb, place_subpixel, positions
 
 # The side of the described patch over KeyPoint.size, for what each detector reports as size.
 SCALE_FACTORS = {
@@ -23,11 +24,9 @@ SCALE_FACTORS = {
     "sift": 6.75,
 }
 
-# Named detectors that leave KeyPoint.angle at -1; bindesc orients their corners as ORB does.
+# Detectors of corners at whole pixels that leave KeyPoint.angle at -1; bindesc orients the corners of
+# named ones as ORB does.
 WITHOUT_ANGLE = ("fast", "agast")
-
-CENTROID_DIAMETER = 31  # pixels, as in ORB
-_DISCS = 4096  # at a time, to bound the memory
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
@@ -71,6 +70,7 @@ def detect(
     *,
     even: bool = False,
     orient: bool = False,
+    subpixel: bool = True,
 ) -> KeyPoints:
     """Detect keypoints and keep the best, in the detector's own order.
 
@@ -82,12 +82,14 @@ def detect(
         mask: ``(H, W)`` uint8, 255 where keypoints may lie, else 0; or None.
         nfeatures: most keypoints to return.
         even: see :func:`select_keypoints`.
-        orient: set each angle by :func:`intensity_centroid`.
+        orient: set each angle by :func:`bindesc.corners.intensity_centroid`.
+        subpixel: move corners that were found at whole pixels by
+            :func:`bindesc.corners.subpixel_offsets`.
     """
     if min(gray.shape) < 2:
         return ()  # ORB's pyramid would end in an image without pixels, which is an error
     if isinstance(detector, cv2.ORB):
-        keypoints = tuple(detect_orb(detector, gray, mask))
+        keypoints = tuple(detect_orb(detector, gray, mask, subpixel=subpixel))
     else:
         keypoints = tuple(detector.detect(gray, mask))
     if len(keypoints) > nfeatures:
@@ -98,6 +100,8 @@ def detect(
         angles = intensity_centroid(gray, to_arrays(keypoints)[0])
         for keypoint, angle in zip(keypoints, angles.tolist(), strict=True):
             keypoint.angle = angle
+    if subpixel and detector_name(detector) in WITHOUT_ANGLE:
+        place_subpixel(gray, keypoints)
     return keypoints
 
 
@@ -121,38 +125,6 @@ def to_keypoints(
     """The inverse of :func:`to_arrays`; octave and class_id take OpenCV's defaults."""
     rows = zip(xy.tolist(), size.tolist(), angle.tolist(), response.tolist(), strict=True)
     return tuple(cv2.KeyPoint(x, y, s, a, r) for (x, y), s, a, r in rows)
-
-
-def intensity_centroid(gray: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The orientation that ORB gives to a corner (Rublee et al. 2011, section 3.2).
-
-    The direction from the point to the centroid of brightness of the disc around it, 31 pixels
-    across, at the image's own scale.
-
-    Args:
-        gray: ``(H, W)`` uint8.
-        xy: ``(N, 2)`` float32, pixels, in the image; rounded to whole ones.
-
-    Returns:
-        ``(N,)`` float32, degrees in [0, 360).
-    """
-    radius = CENTROID_DIAMETER // 2
-    offset = np.arange(-radius, radius + 1, dtype=np.float32)
-    dx, dy = np.meshgrid(offset, offset)
-    weights = np.stack([dx, dy]) * (dx**2 + dy**2 <= radius**2)
-    padded = cv2.copyMakeBorder(gray, radius, radius, radius, radius, cv2.BORDER_REFLECT_101)
-    squares = np.lib.stride_tricks.sliding_window_view(padded, dx.shape)
-    column, row = np.rint(xy).astype(np.intp).T
-    moments = np.empty((len(xy), 2), np.float32)
-    for start in range(0, len(xy), _DISCS):
-        part = slice(start, start + _DISCS)
-        discs = squares[row[part], column[part]].astype(np.float32)
-        # Not a matrix product, which would wake BLAS's threads: they spin beside the network's.
-        moments[part] = np.einsum("nvu,cvu->nc", discs, weights)
-    angle = np.degrees(np.arctan2(moments[:, 1], moments[:, 0])).astype(np.float32) % np.float32(
-        360
-    )
-    return np.where(angle < 360, angle, np.float32(0))  # -tiny % 360 rounds up to 360
 
 
 def suppression_radius(xy: NDArray[np.float32]) -> NDArray[np.float64]:

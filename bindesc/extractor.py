@@ -54,6 +54,7 @@ class Settings:
         scale_factor: side of the patch over ``KeyPoint.size``, before the model's own support.
         border: ``"pad"`` keeps keypoints at the border, ``"drop"`` leaves them out.
         even: spread the keypoints evenly (adaptive non-maximal suppression).
+        subpixel: place corners to a fraction of a pixel.
 
     Raises:
         ValueError: a value is out of range.
@@ -66,6 +67,7 @@ class Settings:
     scale_factor: float
     border: Literal["pad", "drop"]
     even: bool
+    subpixel: bool
 
     def __post_init__(self) -> None:
         if self.detector not in (*SCALE_FACTORS, CUSTOM):
@@ -78,8 +80,9 @@ class Settings:
             raise ValueError(f"scale_factor: must be positive, got {self.scale_factor!r}")
         if self.border not in ("pad", "drop"):
             raise ValueError(f"border: {self.border!r} is neither 'pad' nor 'drop'")
-        if not isinstance(self.even, bool):
-            raise ValueError(f"even: expected true or false, got {self.even!r}")
+        for name in ("even", "subpixel"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected true or false, got {getattr(self, name)!r}")
 
 
 def create(
@@ -91,6 +94,7 @@ def create(
     scale_factor: float | None = None,
     border: Literal["pad", "drop"] = "pad",
     even: bool = False,
+    subpixel: bool = True,
 ) -> BinDesc:
     """Make a detector and descriptor that takes the place of ``cv2.ORB_create()``.
 
@@ -104,6 +108,9 @@ def create(
         border: ``"pad"`` describes keypoints at the border too, from a mirrored image; ``"drop"``
             leaves out those whose patch reaches outside.
         even: spread the keypoints evenly over the image instead of taking the strongest.
+        subpixel: place the corners of ORB, FAST and AGAST to a fraction of a pixel, see
+            :func:`bindesc.corners.subpixel_offsets`. False leaves them on whole pixels (ORB: of the
+            level of its pyramid), as OpenCV does.
 
     Raises:
         ValueError: an option is out of range, or a detector object of unknown kind comes without
@@ -139,6 +146,7 @@ def create(
         scale_factor=float(scale_factor),
         border=border,
         even=even,
+        subpixel=subpixel,
     )
     return BinDesc(settings, custom)
 
@@ -335,6 +343,7 @@ class BinDesc:
             self.settings.nfeatures,
             even=self.settings.even,
             orient=self.settings.detector in WITHOUT_ANGLE,
+            subpixel=self.settings.subpixel,
         )
 
     def _cut(

@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .corners import subpixel_offsets
 from .threads import together
 
 Level = tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]
 
 
 def detect_orb(
-    orb: Any, gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None
+    orb: Any, gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None, *, subpixel: bool
 ) -> list[cv2.KeyPoint]:
     """The keypoints of ``orb.detect(gray, mask)``, in the same order, but in their true places.
 
@@ -27,13 +28,16 @@ def detect_orb(
         orb: a ``cv2.ORB``; its settings are used.
         gray: ``(H, W)`` uint8.
         mask: ``(H, W)`` uint8, 255 where keypoints may lie, or None.
+        subpixel: move them from the whole pixels of their levels by
+            :func:`bindesc.corners.subpixel_offsets`.
 
     Returns:
-        Keypoints as ``orb`` would give them after :func:`from_orb`.
+        Keypoints as ``orb`` would give them after :func:`from_orb`, but for ``subpixel``.
     """
-    if orb.getFirstLevel() != 0 or not orb.getScaleFactor() > 1:
+    if not orb.getScaleFactor() > 1:  # all levels are the image itself
         keypoints = list(orb.detect(gray, mask))
-        from_orb(orb, keypoints, gray.shape)
+        if subpixel:
+            place_subpixel(gray, keypoints)
         return keypoints
     counts = _level_counts(orb.getMaxFeatures(), orb.getScaleFactor(), orb.getNLevels())
     scales = _nominal_scales(orb, np.arange(len(counts), dtype=np.int32))
@@ -51,14 +55,17 @@ def detect_orb(
         keypoints: Sequence[cv2.KeyPoint] = detector.detect(image, image_mask)
         size = float(orb.getPatchSize() * scales[octave])
         true = np.divide(gray.shape[::-1], image.shape[::-1])
-        xy = (positions(keypoints) + 0.5) * true - 0.5
+        xy: NDArray[Any] = positions(keypoints)
+        if subpixel:
+            xy = xy + subpixel_offsets(image, xy)
+        xy = (xy + 0.5) * true - 0.5
         for keypoint, place in zip(keypoints, xy.tolist(), strict=True):
             keypoint.pt = place
             keypoint.size = size
             keypoint.octave = octave
         return keypoints
 
-    levels = together(detect_level, _pyramid(gray, mask, scales))
+    levels = together(detect_level, _pyramid(gray, mask, scales, orb.getFirstLevel()))
     return [keypoint for level in levels for keypoint in level]
 
 
@@ -86,6 +93,12 @@ def to_orb(orb: Any, keypoints: Sequence[cv2.KeyPoint], shape: tuple[int, ...]) 
     _move(keypoints, ((positions(keypoints) + 0.5) / true - 0.5) * nominal)
 
 
+def place_subpixel(gray: NDArray[np.uint8], keypoints: Sequence[cv2.KeyPoint]) -> None:
+    """Move corners of the image itself by :func:`bindesc.corners.subpixel_offsets`."""
+    xy = positions(keypoints)
+    _move(keypoints, xy + subpixel_offsets(gray, xy))
+
+
 def positions(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
     """``(N, 2)`` float32, pixels."""
     if not len(keypoints):
@@ -94,17 +107,23 @@ def positions(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
 
 
 def _pyramid(
-    gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None, scales: NDArray[np.float32]
+    gray: NDArray[np.uint8],
+    mask: NDArray[np.uint8] | None,
+    scales: NDArray[np.float32],
+    first: int,
 ) -> Iterator[Level]:
-    """ORB's pyramid: each level is resized from the one before it."""
-    yield 0, gray, mask
-    image = gray
-    for octave, side in enumerate(_level_sizes(gray.shape, scales)[1:].tolist(), 1):
-        image = cv2.resize(image, side, interpolation=cv2.INTER_LINEAR_EXACT)
-        if mask is not None:
-            mask = cv2.resize(mask, side, interpolation=cv2.INTER_LINEAR_EXACT)
-            mask = cv2.threshold(mask, 254, 0, cv2.THRESH_TOZERO)[1]
-        yield octave, image, mask
+    """ORB's pyramid: levels after the first are made from the one before, others from the image."""
+    level, level_mask = gray, mask
+    for octave, side in enumerate(_level_sizes(gray.shape, scales).tolist()):
+        if octave <= first:
+            level, level_mask = gray, mask
+        if octave != first:
+            level = cv2.resize(level, side, interpolation=cv2.INTER_LINEAR_EXACT)
+            if level_mask is not None:
+                level_mask = cv2.resize(level_mask, side, interpolation=cv2.INTER_LINEAR_EXACT)
+        if octave > first and level_mask is not None:
+            level_mask = cv2.threshold(level_mask, 254, 0, cv2.THRESH_TOZERO)[1]
+        yield octave, level, level_mask
 
 
 def _level_counts(nfeatures: int, scale_factor: float, levels: int) -> list[int]:
@@ -139,5 +158,6 @@ def _scales(
 
 
 def _move(keypoints: Sequence[cv2.KeyPoint], xy: NDArray[np.float64]) -> None:
+    """Put keypoints at ``(N, 2)`` pixels."""
     for keypoint, position in zip(keypoints, xy.tolist(), strict=True):
         keypoint.pt = position

@@ -11,6 +11,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "cpu_corners.h"
 #include "cpu_database.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
@@ -88,19 +89,37 @@ nb::tuple matches_tuple(Matches&& found) {
 }
 
 using ImageArray = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using PointArray = nb::ndarray<const int32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 using AffineArray = nb::ndarray<const float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
 using LevelArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+Image to_image(const ImageArray& image, const char* name) {
+  if (image.size() == 0) {
+    throw std::invalid_argument(std::string(name) + ": an image without pixels");
+  }
+  return {image.data(), static_cast<int64_t>(image.shape(1)),
+          static_cast<int64_t>(image.shape(0))};
+}
+
+// Two values for each corner by `measure`, a function of cpu_corners.h.
+template <class T, void (*measure)(const Image&, const Corners&, T*)>
+Array<T, 2> py_corners(const ImageArray& image, const PointArray& xy) {
+  const Image pixels = to_image(image, "image");
+  const size_t count = xy.shape(0);
+  std::vector<T> values(2 * count);
+  {
+    nb::gil_scoped_release release;
+    measure(pixels, {xy.data(), static_cast<int64_t>(count)}, values.data());
+  }
+  return to_array<T, 2>(std::move(values), {count, 2});
+}
 
 Array<uint8_t, 3> py_sample(const std::vector<ImageArray>& levels, const AffineArray& affine,
                             const LevelArray& level, int side, int threads) {
   check_range("side", side, 1, kMaxPatchSide);
   check_range("threads", threads, 1, INT32_MAX);
   std::vector<Image> images;
-  for (const ImageArray& image : levels) {
-    if (image.size() == 0) throw std::invalid_argument("levels: an image without pixels");
-    images.push_back({image.data(), static_cast<int64_t>(image.shape(1)),
-                      static_cast<int64_t>(image.shape(0))});
-  }
+  for (const ImageArray& image : levels) images.push_back(to_image(image, "levels"));
   const size_t count = affine.shape(0), width = static_cast<size_t>(side);
   check_range("level: the length", static_cast<int64_t>(level.shape(0)),
               static_cast<int64_t>(count), static_cast<int64_t>(count));
@@ -309,6 +328,12 @@ NB_MODULE(_cpu, m) {
         return out;
       },
       "The instruction sets in this build, the fastest first, and whether they run here.");
+  m.def("disc_moments", &py_corners<int32_t, disc_moments>, nb::arg("image").noconvert(),
+        nb::arg("xy").noconvert(),
+        "Sums of brightness times x, and times y, over the discs of corners.intensity_centroid: "
+        "(N, 2) int32.");
+  m.def("subpixel_offsets", &py_corners<double, subpixel_offsets>, nb::arg("image").noconvert(),
+        nb::arg("xy").noconvert(), "corners.subpixel_offsets at (N, 2) int32 pixels.");
   m.def("sample", &py_sample, nb::arg("levels").noconvert(), nb::arg("affine").noconvert(),
         nb::arg("level").noconvert(), nb::arg("side"), nb::arg("threads"),
         "The patches of patches.extract_patches: (N, side, side) uint8 from the levels of a pyramid.");

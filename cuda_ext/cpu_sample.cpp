@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu_kernels.h"
+#include "cpu_mirror.h"
 #include "cpu_parallel.h"
 
 namespace bindesc {
@@ -92,14 +93,6 @@ class Coordinates {
     const auto [low_u, high_u] = std::minmax(column_[axis].front(), column_[axis].back());
     const auto [low_v, high_v] = std::minmax(row_[axis].front(), row_[axis].back());
     return low_u + low_v >= 0 && (high_u + high_v) >> kPointBits <= highest;
-  }
-
-  static int64_t mirrored(int64_t i, int64_t size) {
-    if (i >= 0 && i < size) return i;
-    if (size == 1) return 0;
-    const int64_t period = 2 * size - 2;
-    i = (i % period + period) % period;
-    return i < size ? i : period - i;
   }
 
   int side_, wide_;

@@ -1,12 +1,14 @@
 // Runs every usable kernel against a plain double loop, for the sanitizers (test_cpu_kernels.py).
 // Exits with 1 and says what differed, or prints the kernels that ran.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
 #include <tuple>
 
+#include "cpu_corners.h"
 #include "cpu_kernels.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
@@ -123,6 +125,28 @@ void check_sampling(const Kernel& kernel, int side, std::mt19937& random) {
   require(found == expected, kernel, "sampling", side, kCount, 0);
 }
 
+// Corners everywhere in images of all small shapes, which lie at the end of their memory.
+void check_corners(std::mt19937& random) {
+  for (int64_t width : {1, 2, 5, 40}) {
+    for (int64_t height : {1, 3, 17, 40}) {
+      std::vector<uint8_t> pixels(static_cast<size_t>(width * height));
+      for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random());
+      std::vector<int32_t> xy;
+      for (int32_t i = 0; i < width * height; ++i) {
+        xy.push_back(static_cast<int32_t>(i % width));
+        xy.push_back(static_cast<int32_t>(i / width));
+      }
+      const Image image{pixels.data(), width, height};
+      const Corners corners{xy.data(), width * height};
+      std::vector<int32_t> moments(xy.size());
+      disc_moments(image, corners, moments.data());
+      std::vector<double> offsets(xy.size());
+      subpixel_offsets(image, corners, offsets.data());
+      for (double offset : offsets) require(std::abs(offset) < 1, kScalar, "corners", width, height, 0);
+    }
+  }
+}
+
 // A network of random weights, extreme ones among them, on noise and on flat patches, with three
 // threads, against the portable kernel with one.
 void check_network(const Kernel& kernel, std::mt19937& random) {
@@ -167,6 +191,7 @@ void check_network(const Kernel& kernel, std::mt19937& random) {
 
 int main() {
   std::mt19937 random(1);
+  check_corners(random);
   for (const Isa& isa : isas()) {
     if (!isa.usable) continue;
     setenv("BINDESC_ISA", isa.name.c_str(), 1);

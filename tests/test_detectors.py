@@ -10,7 +10,6 @@ from bindesc.detectors import (
     create_detector,
     detect,
     detector_name,
-    intensity_centroid,
     select_keypoints,
     suppression_radius,
     to_arrays,
@@ -24,22 +23,6 @@ def test_keypoints_survive_the_way_through_arrays():
     assert len(back) == len(keypoints) > 0
     for a, b in zip(keypoints, back, strict=True):
         assert (a.pt, a.size, a.angle, a.response) == (b.pt, b.size, b.angle, b.response)
-
-
-def test_orientation_is_that_of_orb():
-    gray = textured_gray(200, 200)
-    keypoints = [k for k in cv2.ORB.create(300).detect(gray, None) if k.octave == 0]
-    xy, _, angle, _ = to_arrays(keypoints)
-    difference = np.abs((intensity_centroid(gray, xy) - angle + 180) % 360 - 180)
-    assert np.median(difference) < 3
-
-
-def test_orientation_turns_with_the_image():
-    gray = textured_gray(101, 101)
-    centre = np.array([[50, 50]], np.float32)
-    angles = [intensity_centroid(np.rot90(gray, k).copy(), centre)[0] for k in range(4)]
-    # np.rot90 turns counter-clockwise, angles are clockwise.
-    assert np.allclose(np.diff(angles) % 360, 270, atol=0.5)
 
 
 @settings(deadline=None)

@@ -169,6 +169,7 @@ def test_parameters_of_something_else_are_refused(tmp_path, extractor):
         {"scale_factor": "1"},
         {"border": "wrap"},
         {"even": "no"},
+        {"subpixel": 1},
         {"model": "nonsense"},
     ],
     ids=str,
@@ -233,6 +234,18 @@ def test_at_most_nfeatures_keypoints(detector, even):
     extractor.setMaxFeatures(10)
     assert extractor.getMaxFeatures() == 10
     assert 0 < len(extractor.detect(textured_gray(240, 320))) <= 10
+
+
+@pytest.mark.parametrize(
+    "detector", ["fast", cv2.FastFeatureDetector.create()], ids=["fast", "own"]
+)
+def test_corners_lie_on_whole_pixels_only_on_request(detector):
+    gray = textured_gray(200, 200)
+    exact = bindesc.create(detector).extract(gray).xy
+    whole = bindesc.create(detector, subpixel=False).extract(gray).xy
+    assert (whole == np.rint(whole)).all()
+    assert (exact != whole).any(axis=1).mean() > 0.8
+    assert np.linalg.norm(exact - whole, axis=1).max() < 1
 
 
 def test_fast_keypoints_get_an_orientation():

@@ -23,7 +23,7 @@ SETTINGS = [
 def assert_as_opencv(orb, gray, mask):
     expected = orb.detect(gray, mask)
     from_orb(orb, expected, gray.shape)
-    found = detect_orb(orb, gray, mask)
+    found = detect_orb(orb, gray, mask, subpixel=False)
     assert [values(k) for k in found] == [values(k) for k in expected]
     return found
 
@@ -52,7 +52,10 @@ def test_a_scale_factor_of_1():
         orb = cv2.ORB.create(scaleFactor=1.0, nlevels=1)
     except cv2.error:
         pytest.skip("this version of OpenCV refuses it")
-    assert assert_as_opencv(orb, textured_gray(241, 403), None)
+    gray = textured_gray(241, 403)
+    whole = positions(assert_as_opencv(orb, gray, None))
+    moved = np.abs(positions(detect_orb(orb, gray, None, subpixel=True)) - whole)
+    assert 0 < moved.max() < 1
 
 
 @settings(deadline=None, max_examples=100)
@@ -65,8 +68,19 @@ def test_orb_describes_mended_keypoints_as_its_own():
     gray = textured_gray(301, 403)
     orb = create_detector("orb", 500)
     raw, codes = orb.detectAndCompute(gray, None)
-    mended = detect(orb, gray, None, 500)
+    mended = detect(orb, gray, None, 500, subpixel=False)
     to_orb(orb, mended, gray.shape)
     _, again = orb.compute(gray, mended)
     assert len(raw) == len(mended) > 400
     assert (again == codes).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"firstLevel": 2}], ids=str)
+def test_subpixel_places_are_within_a_pixel_of_the_level(options):
+    gray = textured_gray(301, 403)
+    orb = cv2.ORB.create(**options)
+    whole, exact = (detect_orb(orb, gray, None, subpixel=subpixel) for subpixel in (False, True))
+    scale = [1.2 ** (k.octave - orb.getFirstLevel()) for k in whole]
+    moved = np.linalg.norm(positions(exact) - positions(whole), axis=1) / scale
+    assert [values(k)[1:] for k in exact] == [values(k)[1:] for k in whole]
+    assert 0.2 < np.median(moved) < moved.max() < 1.01
