@@ -5,7 +5,8 @@ rest, so each keypoint carries its index in ``class_id`` and every result is tol
 A dropped keypoint is one that the descriptor cannot match: it gains and loses nothing else, and no
 row depends on which others run.
 
-Positions are mended, see :func:`bindesc.orb.from_orb`; ORB gets its own back to describe.
+Positions are mended, see :func:`bindesc.orb.from_orb`; ORB gets its own back to describe. They are
+whole pixels of their level where :mod:`benchmarks.subpixel` does not say otherwise.
 OpenCV's descriptors see the patch that ORB describes, as wide as ``KeyPoint.size``, by their own
 setting where they have one (scale factor 1.0) and else by the size they are handed. LATCH alone
 knows no scale: its window has a fixed width. A bindesc model sees that patch times its own
@@ -36,9 +37,10 @@ BRISK_SIZE = 12  # what BRISK itself reports where its pattern is about as wide
 Adapt = Callable[[KeyPoints, tuple[int, ...]], KeyPoints]
 
 
-def detect(gray: NDArray[np.uint8], count: int = KEYPOINTS) -> KeyPoints:
+def detect(gray: NDArray[np.uint8], count: int = KEYPOINTS, *, subpixel: bool = False) -> KeyPoints:
     """The ORB keypoints of an image, at most ``count``, each with its index in ``class_id``."""
-    return _numbered(detect_with(create_detector("orb", count), gray, None, count))
+    detector = create_detector("orb", count)
+    return _numbered(detect_with(detector, gray, None, count, subpixel=subpixel))
 
 
 def detect_unmended(gray: NDArray[np.uint8]) -> KeyPoints:

@@ -17,6 +17,7 @@ from .datasets import Scene
 from .descriptors import Descriptor, detect, mutual_matches
 
 CORRECT_PIXELS = 3.0
+EXACT_PIXELS = 1.0
 BOUND = "upper bound"
 
 
@@ -27,12 +28,14 @@ class PairScore:
     Attributes:
         putative: number of matches.
         correct: number of correct ones.
+        exact: number of those within ``EXACT_PIXELS``.
         homography: whether the matches give the right homography.
         undescribed: keypoints of both images that the descriptor dropped.
     """
 
     putative: int
     correct: int
+    exact: int
     homography: bool
     undescribed: int
 
@@ -89,16 +92,19 @@ def score_scene(
         view_xy = _positions(view_keypoints)
         target = project(xy, view.homography)
         if bound:
-            count = one_to_one(target, view_xy, CORRECT_PIXELS)
-            scores[BOUND].append(PairScore(count, count, True, 0))
+            count, exact = (
+                one_to_one(target, view_xy, pixels) for pixels in (CORRECT_PIXELS, EXACT_PIXELS)
+            )
+            scores[BOUND].append(PairScore(count, count, exact, True, 0))
         for descriptor, first in zip(descriptors, described, strict=True):
             second = descriptor.describe(view.gray, view_keypoints)
             a, b = mutual_matches(first, second).T
-            correct = np.linalg.norm(target[a] - view_xy[b], axis=1) <= CORRECT_PIXELS
+            distance = np.linalg.norm(target[a] - view_xy[b], axis=1)
             scores.setdefault(descriptor.label, []).append(
                 PairScore(
                     putative=len(a),
-                    correct=int(correct.sum()),
+                    correct=int((distance <= CORRECT_PIXELS).sum()),
+                    exact=int((distance <= EXACT_PIXELS).sum()),
                     homography=homography_is_right(
                         xy[a], view_xy[b], scene.reference.shape, view.homography
                     ),

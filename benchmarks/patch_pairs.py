@@ -155,7 +155,9 @@ def brown_folders(root: Path) -> list[Path]:
 
 
 def _detect(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
-    xy, size, angle, _ = to_arrays(detect(create_detector("orb", KEYPOINTS), gray, None, KEYPOINTS))
+    detector = create_detector("orb", KEYPOINTS)
+    keypoints = detect(detector, gray, None, KEYPOINTS, subpixel=False)
+    xy, size, angle, _ = to_arrays(keypoints)
     return np.column_stack([xy, size * SCALE_FACTORS["orb"], angle]).astype(np.float64)
 
 

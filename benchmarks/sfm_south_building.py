@@ -1,9 +1,10 @@
 """3D reconstruction of South Building (128 photos, 1024 pixels) from one set of ORB keypoints.
 
-Every row describes the same 2000 ORB keypoints an image, matches the same pairs of images (each
-with the next 10 by name) by mutual nearest neighbours, and goes through the same verification and
-COLMAP's incremental mapping with the same seed. ``COLMAP SIFT`` is COLMAP's own pipeline with its
-defaults: its keypoints (2000 an image), matcher and verification.
+Every row describes the same 2000 ORB keypoints an image, to a fraction of a pixel, matches the same
+pairs of images (each with the next 10 by name) by mutual nearest neighbours, and goes through the
+same verification and COLMAP's incremental mapping with the same seed. ``orb-whole`` is ORB on whole
+pixels of the keypoints' levels, as OpenCV finds them. ``COLMAP SIFT`` is COLMAP's own pipeline with
+its defaults: its keypoints (2000 an image), matcher and verification.
 
 Mapping may end in several models, which can share images; an image counts once, points and
 observations are summed. It uses one thread, so that the same machine gives the same models again.
@@ -23,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,20 +53,22 @@ KEYPOINTS = 2000  # an image
 PAIRS = "sequential:10"
 SIFT = "colmap-sift"
 MODELS = {"bindesc": "compact", "bingan-256": "bingan-256"}
-ROWS = (*MODELS, "orb", "teblid", SIFT, "beblid", "boost", "latch")
+WHOLE = "orb-whole"
+ROWS = (*MODELS, "orb", WHOLE, "teblid", SIFT, "beblid", "boost", "latch")
 NAME = "sfm_south_building"
 
 
 class SharedKeypoints:
     """A descriptor on the ORB keypoints that all rows share, as ``sfm`` wants its extractor."""
 
-    def __init__(self, descriptor: Descriptor) -> None:
+    def __init__(self, descriptor: Descriptor, *, subpixel: bool = True) -> None:
         self._descriptor = descriptor
+        self._subpixel = subpixel
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Detect as for every row, and describe."""
         gray = to_gray(image)
-        keypoints = detect(gray, KEYPOINTS)
+        keypoints = detect(gray, KEYPOINTS, subpixel=self._subpixel)
         described = self._descriptor.describe(gray, keypoints)
         arrays = to_arrays([keypoints[i] for i in described.index])
         height, width = gray.shape
@@ -78,8 +82,9 @@ def run_row(name: str, photos: Path, work: Path) -> dict[str, Any]:
         ValueError: this OpenCV lacks the descriptor.
     """
     descriptor = _descriptor(name)
-    settings = sfm.SfmSettings({"descriptor": name, "n-kpts": KEYPOINTS}, PAIRS, Rules())
-    sfm.describe(photos, work, lambda: SharedKeypoints(descriptor), settings)
+    settings = _settings(name)
+    extractor = SharedKeypoints(descriptor, subpixel=name != WHOLE)
+    sfm.describe(photos, work, lambda: extractor, settings)
     matching, collection = _cpu(lambda: sfm.match(photos, work, settings))
     mapping, models = _cpu(lambda: sfm.reconstruct(photos, collection, settings, threads=1))
     found = [(len(p.pairs), int(p.geometry.inliers.sum())) for p in collection.verified()]
@@ -251,9 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(path.read_text(), flush=True)
     timed = options.work / "times.json"
     if options.times:
-        settings = sfm.SfmSettings({"descriptor": "bindesc", "n-kpts": KEYPOINTS}, PAIRS)
-        collection = sfm.match(photos, options.work / "bindesc", settings)
-        names = [name for name in options.rows if name != SIFT]
+        collection = sfm.match(photos, options.work / "bindesc", _settings("bindesc"))
+        names = [name for name in options.rows if name not in (SIFT, WHOLE)]
         describing = time_describing(photos / find_images(photos)[0], names)
         _save(timed, {"matching": time_matching(collection), "describing_ms": describing})
         print(timed.read_text())
@@ -280,7 +284,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _descriptor(name: str) -> Descriptor:
-    return bindesc_descriptor(MODELS[name]) if name in MODELS else PEERS[name]()
+    if name in MODELS:
+        return bindesc_descriptor(MODELS[name])
+    if name == WHOLE:
+        return replace(PEERS["orb"](), label="ORB, whole pixels")
+    return PEERS[name]()
+
+
+def _settings(name: str) -> sfm.SfmSettings:
+    return sfm.SfmSettings(
+        {"descriptor": name, "n-kpts": KEYPOINTS, "subpixel": name != WHOLE}, PAIRS
+    )
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Stereo visual odometry on 51 frames of KITTI: bindesc against ORB and TEBLID.
 
-Run ``python -m benchmarks.vo_kitti --save``; TEBLID needs opencv-contrib-python. The first rows
-describe the same 1000 ORB keypoints an image. The last have bindesc's own choice of 1000 keypoints,
-FAST corners: of ORB, FAST (each strongest or evenly spread) and SIFT they gave bindesc the most
-inliers of a fundamental matrix between neighbouring photos of the training scenes. Nothing is tuned
-on KITTI (Geiger, Lenz and Urtasun, CVPR 2012). The table gives
+Run ``python -m benchmarks.vo_kitti --save``; TEBLID needs opencv-contrib-python. All rows but the
+last two describe the same 1000 ORB keypoints an image: on whole pixels of their levels as OpenCV
+finds them, or to a fraction of a pixel as bindesc does. The last have bindesc's own choice of 1000
+keypoints, FAST corners: of ORB, FAST (each strongest or evenly spread) and SIFT they gave bindesc
+the most inliers of a fundamental matrix between neighbouring photos of the training scenes. Nothing
+is tuned on KITTI (Geiger, Lenz and Urtasun, CVPR 2012). The table gives
 
 - inliers: keypoints a frame that agree with its pose within 2 pixels, mean, and as a multiple of
-  ORB's;
+  those of ORB on whole pixels;
 - translation, rotation: error of the motion from a frame to the next, mean;
 - ATE: root mean square distance from the true positions after a rigid alignment;
 - track: frames over which a point is followed, mean over points seen at least twice;
@@ -39,8 +40,6 @@ from .datasets import DataMissingError, data_folder
 from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor, detect
 from .odometry import Path3D, Stereo, View, aligned, read_kitti, relative_errors, run_odometry
 from .render_tables import markdown
-
-ROWS = ("orb", "teblid", "bindesc", "orb fast", "bindesc fast")
 
 Describe = Callable[[NDArray[np.uint8]], View]
 
@@ -86,27 +85,9 @@ def run_row(
     return path, seconds, time.perf_counter() - start
 
 
-def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Describe]]:
-    """Label and description of each row; one that this OpenCV lacks is left out."""
-    for name in names:
-        if name == "bindesc":
-            yield "bindesc", _on_orb_keypoints(bindesc_descriptor(model))
-        elif name == "orb fast":
-            yield "ORB, FAST keypoints", _extract(OpenCVFeatures("orb", "fast", KEYPOINTS))
-        elif name == "bindesc fast":
-            yield "bindesc, FAST keypoints", _extract(create("fast", model, KEYPOINTS))
-        else:
-            try:
-                descriptor = PEERS[name]()
-            except ValueError as error:
-                print(f"skipped {name}: {error}", file=sys.stderr)
-            else:
-                yield descriptor.label, _on_orb_keypoints(descriptor)
-
-
-def _on_orb_keypoints(descriptor: Descriptor) -> Describe:
+def _on_orb_keypoints(descriptor: Descriptor, *, subpixel: bool = True) -> Describe:
     def describe(image: NDArray[np.uint8]) -> View:
-        keypoints = detect(image)
+        keypoints = detect(image, subpixel=subpixel)
         described = descriptor.describe(image, keypoints)
         return View(to_arrays(keypoints)[0][described.index], described.codes)
 
@@ -119,6 +100,47 @@ def _extract(extractor: Extractor) -> Describe:
         return View(features.xy, features.descriptors)
 
     return describe
+
+
+# Label, and what makes the description with a bindesc model.
+ROWS: dict[str, tuple[str, Callable[[str], Describe]]] = {
+    "orb-whole": (
+        "ORB, whole pixels",
+        lambda _: _on_orb_keypoints(PEERS["orb"](), subpixel=False),
+    ),
+    "teblid-whole": (
+        "TEBLID, whole pixels",
+        lambda _: _on_orb_keypoints(PEERS["teblid"](), subpixel=False),
+    ),
+    "bindesc-whole": (
+        "bindesc, whole pixels",
+        lambda model: _on_orb_keypoints(bindesc_descriptor(model), subpixel=False),
+    ),
+    "orb": ("ORB", lambda _: _on_orb_keypoints(PEERS["orb"]())),
+    "teblid": ("TEBLID", lambda _: _on_orb_keypoints(PEERS["teblid"]())),
+    "bindesc": ("bindesc", lambda model: _on_orb_keypoints(bindesc_descriptor(model))),
+    "orb-fast": (
+        "ORB, FAST keypoints",
+        lambda _: _extract(OpenCVFeatures("orb", "fast", KEYPOINTS)),
+    ),
+    "bindesc-fast": (
+        "bindesc, FAST keypoints",
+        lambda model: _extract(create("fast", model, KEYPOINTS)),
+    ),
+}
+BASE = "orb-whole"  # what the column "x ORB" is relative to
+
+
+def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Describe]]:
+    """Label and description of each row; one that this OpenCV lacks is left out."""
+    for name in names:
+        label, make = ROWS[name]
+        try:
+            yield label, make(model)
+        except ValueError as error:
+            if name.startswith("bindesc"):
+                raise
+            print(f"skipped {name}: {error}", file=sys.stderr)
 
 
 def summarise(
@@ -210,7 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"vo_kitti: {error}", file=sys.stderr)
         return 2
-    orb = float(np.mean(runs["ORB"][0].inliers)) if "ORB" in runs else None
+    base, _ = ROWS[BASE]
+    orb = float(np.mean(runs[base][0].inliers)) if base in runs else None
     results = [summarise(label, run, truth, orb) for label, run in runs.items()]
     text = table(results)
     print(markdown(text["header"], text["rows"]))
@@ -233,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.vo_kitti",
         description="Stereo visual odometry on KITTI: bindesc against ORB and TEBLID.",
     )
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="descriptors")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="descriptors")
     parser.add_argument("--model", default="compact", help="a bindesc model or .safetensors file")
     parser.add_argument(
         "--save", action="store_true", help="write benchmarks/results/vo_kitti.json and .png"

@@ -128,9 +128,9 @@ def test_no_keypoints_are_no_matches() -> None:
 
 def test_summary_pools_accuracy_and_compares_with_teblid() -> None:
     scores = {
-        BOUND: [PairScore(50, 50, True, 0), PairScore(70, 70, True, 0)],
-        "TEBLID": [PairScore(100, 40, True, 3), PairScore(20, 20, False, 1)],
-        "ORB": [PairScore(80, 30, False, 0), PairScore(40, 15, False, 0)],
+        BOUND: [PairScore(50, 50, 9, True, 0), PairScore(70, 70, 9, True, 0)],
+        "TEBLID": [PairScore(100, 40, 9, True, 3), PairScore(20, 20, 9, False, 1)],
+        "ORB": [PairScore(80, 30, 9, False, 0), PairScore(40, 15, 9, False, 0)],
     }
     bound, teblid, orb = image_matching.summarise("webcam_val", scores, {"TEBLID": "256 bits"})
     assert (bound.correct, bound.putative, bound.accuracy, bound.homography) == (

@@ -16,10 +16,12 @@ from bindesc.image import to_gray
 pytest.importorskip("pycolmap")
 
 
-def test_shared_keypoints_are_described_in_place() -> None:
+@pytest.mark.parametrize("subpixel", [False, True])
+def test_shared_keypoints_are_described_in_place(subpixel: bool) -> None:
     image = textured()
-    features = benchmark.SharedKeypoints(PEERS["orb"]()).extract(image)
-    places = {keypoint.pt for keypoint in detect(to_gray(image), benchmark.KEYPOINTS)}
+    features = benchmark.SharedKeypoints(PEERS["orb"](), subpixel=subpixel).extract(image)
+    keypoints = detect(to_gray(image), benchmark.KEYPOINTS, subpixel=subpixel)
+    places = {keypoint.pt for keypoint in keypoints}
     assert len(features) > 100
     assert {tuple(xy) for xy in features.xy.tolist()} <= places
     assert features.descriptors.shape == (len(features), 32)
