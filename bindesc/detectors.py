@@ -24,8 +24,8 @@ SCALE_FACTORS = {
     "sift": 6.75,
 }
 
-# Detectors of corners at whole pixels that leave KeyPoint.angle at -1; where bindesc made the detector,
-# it orients the corners as ORB does.
+# Detectors of corners at whole pixels that leave KeyPoint.angle at -1. Where bindesc made one of
+# them, it orients the corners as ORB does.
 WITHOUT_ANGLE = ("fast", "agast")
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
