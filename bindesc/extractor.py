@@ -33,6 +33,7 @@ DEFAULT_MODEL = "compact"
 
 CUSTOM = "custom"  # in the place of a detector's name
 
+_USUAL_FEATURES = 500
 _MOST_FEATURES = 10**8  # more keypoints than an image has; OpenCV's own limits are near
 
 # The patches of keypoints whose size says nothing, pixels before the model's support: ORB's finest.
@@ -88,7 +89,7 @@ class Settings:
 def create(
     detector: Any = "orb",
     model: str | os.PathLike[str] = DEFAULT_MODEL,
-    nfeatures: int = 500,
+    nfeatures: int | None = None,
     device: str = "cpu",
     *,
     scale_factor: float | None = None,
@@ -102,7 +103,8 @@ def create(
         detector: ``"orb"``, ``"fast"``, ``"sift"`` (also ``"agast"``, ``"akaze"``, ``"kaze"``,
             ``"brisk"``), or any ``cv2.Feature2D`` object that detects.
         model: name of a shipped model, or path of a ``.safetensors`` file.
-        nfeatures: most keypoints of an image; the strongest are kept.
+        nfeatures: most keypoints of an image; the strongest are kept. By default 500, or all that a
+            detector object finds, which may have a limit of its own.
         device: torch device of the network, such as ``"cpu"`` or ``"cuda"``.
         scale_factor: side of the patch over ``KeyPoint.size``; by default the detector's own.
         border: ``"pad"`` describes keypoints at the border too, from a mirrored image; ``"drop"``
@@ -138,6 +140,8 @@ def create(
                 "give scale_factor with an object of another kind"
             )
         scale_factor = SCALE_FACTORS[name]
+    if nfeatures is None:
+        nfeatures = _USUAL_FEATURES if custom is None else _MOST_FEATURES
     settings = Settings(
         detector=CUSTOM if custom is not None else str(name),
         model=os.fspath(model),

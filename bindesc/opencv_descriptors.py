@@ -32,17 +32,26 @@ class OpenCVFeatures:
         descriptor: ``"orb"`` (32 bytes), ``"teblid"`` (32 bytes) or ``"sift"`` (128 numbers).
         detector: a key of ``detectors.SCALE_FACTORS``.
         nfeatures: how many keypoints an image may have.
+        subpixel: see :func:`bindesc.create`. ORB reads the pixel of its level that is nearest.
 
     Raises:
         ValueError: an unknown name, or one that this OpenCV was built without.
     """
 
-    def __init__(self, descriptor: str, detector: str = "orb", nfeatures: int = 1000) -> None:
+    def __init__(
+        self,
+        descriptor: str,
+        detector: str = "orb",
+        nfeatures: int = 1000,
+        *,
+        subpixel: bool = True,
+    ) -> None:
         self._detector_name = detector
         self._detector = create_detector(detector, nfeatures)
         self._descriptor_name = descriptor
         self._descriptor = _create(descriptor, detector)
         self._nfeatures = nfeatures
+        self._subpixel = subpixel
 
     def extract(self, image: Any) -> Features:
         """Detect and describe.
@@ -58,7 +67,9 @@ class OpenCVFeatures:
         """
         gray = to_gray(image)
         orient = self._detector_name in WITHOUT_ANGLE
-        found = detect(self._detector, gray, None, self._nfeatures, orient=orient)
+        found = detect(
+            self._detector, gray, None, self._nfeatures, orient=orient, subpixel=self._subpixel
+        )
         # class_id carries the index through compute, which drops and reorders keypoints.
         moved = tuple(self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found))
         if self._descriptor_name == "orb":

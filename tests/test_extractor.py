@@ -236,6 +236,17 @@ def test_at_most_nfeatures_keypoints(detector, even):
     assert 0 < len(extractor.detect(textured_gray(240, 320))) <= 10
 
 
+def test_a_detector_object_has_its_own_limit():
+    gray = np.random.default_rng(0).integers(0, 256, (240, 320)).astype(np.uint8)
+    for count in (100, 900):
+        detector = cv2.ORB.create(count)
+        assert len(bindesc.create(detector).detect(gray)) == len(detector.detect(gray))
+    assert len(bindesc.create(detector, nfeatures=300).detect(gray)) == 300
+    fast = cv2.FastFeatureDetector.create()
+    assert len(bindesc.create(fast).detect(gray)) == len(fast.detect(gray)) > 500
+    assert len(bindesc.create("fast").detect(gray)) == 500
+
+
 @pytest.mark.parametrize(
     "detector", ["fast", cv2.FastFeatureDetector.create()], ids=["fast", "own"]
 )

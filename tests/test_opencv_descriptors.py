@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pictures import textured
 
+import bindesc
 from bindesc.detectors import SCALE_FACTORS, create_detector
 from bindesc.opencv_descriptors import OpenCVFeatures
 from bindesc.orb import from_orb
@@ -14,7 +15,7 @@ HAS_TEBLID = hasattr(getattr(cv2, "xfeatures2d", None), "TEBLID")
 
 def test_orb_equals_opencv() -> None:
     image = textured()
-    found = OpenCVFeatures("orb", "orb", 200).extract(image)
+    found = OpenCVFeatures("orb", "orb", 200, subpixel=False).extract(image)
     orb = cv2.ORB.create(200)
     keypoints, descriptors = orb.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None)
     from_orb(orb, keypoints, image.shape)
@@ -23,6 +24,17 @@ def test_orb_equals_opencv() -> None:
     same = [expected.get((x, y, size)) == code.tobytes() for (x, y), size, code in rows]
     assert len(same) == len(keypoints)
     assert np.mean(same) > 0.98  # rounding of the size may move a keypoint by a pyramid level
+
+
+@pytest.mark.parametrize("descriptor", ["orb", "sift"])
+@pytest.mark.parametrize("detector", ["orb", "fast"])
+def test_keypoints_are_those_of_bindesc(descriptor: str, detector: str) -> None:
+    image = textured()
+    found = OpenCVFeatures(descriptor, detector, 200).extract(image)
+    wanted = bindesc.create(detector, nfeatures=200).extract(image)
+    places = {(*xy, angle) for xy, angle in zip(wanted.xy.tolist(), wanted.angle, strict=True)}
+    assert len(found) > 50
+    assert all((*xy, a) in places for xy, a in zip(found.xy.tolist(), found.angle, strict=True))
 
 
 def test_sift_equals_opencv() -> None:
