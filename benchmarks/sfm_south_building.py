@@ -3,8 +3,9 @@
 Every row describes the same 2000 ORB keypoints an image, to a fraction of a pixel, matches the same
 pairs of images (each with the next 10 by name) by mutual nearest neighbours, and goes through the
 same verification and COLMAP's incremental mapping with the same seed. ``orb-whole`` is ORB on whole
-pixels of the keypoints' levels, as OpenCV finds them. ``COLMAP SIFT`` is COLMAP's own pipeline with
-its defaults: its keypoints (2000 an image), matcher and verification.
+pixels of the keypoints' levels, as OpenCV finds them. ``bindesc-even`` and ``bindesc-fast-even``
+have 2000 keypoints of their own, ORB's and FAST's, spread evenly over the image. ``COLMAP SIFT`` is
+COLMAP's own pipeline with its defaults: its keypoints (2000 an image), matcher and verification.
 
 Mapping may end in several models, which can share images; an image counts once, points and
 observations are summed. It uses one thread, so that the same machine gives the same models again.
@@ -36,12 +37,14 @@ from numpy.typing import NDArray
 from bindesc import colmap, sfm
 from bindesc.collection import Collection, Rules
 from bindesc.detectors import to_arrays
+from bindesc.extractor import create
 from bindesc.files import atomic_path
 from bindesc.folder import find_images
 from bindesc.image import read_image, to_gray
 from bindesc.image_pairs import PairChoice
 from bindesc.matching import match_pairs, nearest
 from bindesc.packing import unpack_bits
+from bindesc.pair import Extractor
 from bindesc.types import Features
 
 from .common import Contender, measure, write_results
@@ -54,7 +57,12 @@ PAIRS = "sequential:10"
 SIFT = "colmap-sift"
 MODELS = {"bindesc": "compact", "bingan-256": "bingan-256"}
 WHOLE = "orb-whole"
-ROWS = (*MODELS, "orb", WHOLE, "teblid", SIFT, "beblid", "boost", "latch")
+# Label and detector of the rows with evenly spread keypoints of their own.
+EVEN = {
+    "bindesc-even": ("bindesc compact, spread evenly", "orb"),
+    "bindesc-fast-even": ("bindesc compact, FAST spread evenly", "fast"),
+}
+ROWS = (*MODELS, *EVEN, "orb", WHOLE, "teblid", SIFT, "beblid", "boost", "latch")
 NAME = "sfm_south_building"
 
 
@@ -81,15 +89,20 @@ def run_row(name: str, photos: Path, work: Path) -> dict[str, Any]:
     Raises:
         ValueError: this OpenCV lacks the descriptor.
     """
-    descriptor = _descriptor(name)
     settings = _settings(name)
-    extractor = SharedKeypoints(descriptor, subpixel=name != WHOLE)
+    extractor: Extractor
+    if name in EVEN:
+        label, detector = EVEN[name]
+        extractor = create(detector, nfeatures=KEYPOINTS, even=True)
+    else:
+        descriptor = _descriptor(name)
+        label, extractor = descriptor.label, SharedKeypoints(descriptor, subpixel=name != WHOLE)
     sfm.describe(photos, work, lambda: extractor, settings)
     matching, collection = _cpu(lambda: sfm.match(photos, work, settings))
     mapping, models = _cpu(lambda: sfm.reconstruct(photos, collection, settings, threads=1))
     found = [(len(p.pairs), int(p.geometry.inliers.sum())) for p in collection.verified()]
     times = {"match_verify_s": matching, "map_s": mapping}
-    return {"row": descriptor.label, **_figures(models, found), **times}
+    return {"row": label, **_figures(models, found), **times}
 
 
 def run_sift(photos: Path, work: Path) -> dict[str, Any]:
@@ -202,7 +215,7 @@ def table(rows: Sequence[dict[str, Any]], describing: Mapping[str, float]) -> di
         describing: of :func:`time_describing`, or nothing.
     """
     header = [
-        "same 2000 ORB keypoints",
+        "2000 ORB keypoints",
         "images",
         "in models of",
         "points",
@@ -257,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     timed = options.work / "times.json"
     if options.times:
         collection = sfm.match(photos, options.work / "bindesc", _settings("bindesc"))
-        names = [name for name in options.rows if name not in (SIFT, WHOLE)]
+        names = [name for name in options.rows if name not in (SIFT, WHOLE, *EVEN)]
         describing = time_describing(photos / find_images(photos)[0], names)
         _save(timed, {"matching": time_matching(collection), "describing_ms": describing})
         print(timed.read_text())

@@ -74,6 +74,9 @@ def disc_moments(image: NDArray[np.uint8], xy: NDArray[np.int32]) -> NDArray[np.
 def subpixel_offsets(image: NDArray[np.uint8], xy: NDArray[np.int32]) -> NDArray[np.float64]:
     """corners.subpixel_offsets at (N, 2) pixels."""
 
+def suppression_radius(xy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """detectors.suppression_radius."""
+
 def sample(
     levels: Sequence[NDArray[np.uint8]],
     affine: NDArray[np.float32],

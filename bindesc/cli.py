@@ -201,6 +201,9 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most keypoints an image (default: %(default)s)",
     )
+    group.add_argument(
+        "--even", action="store_true", help="spread the keypoints evenly over the image"
+    )
     group.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
 
 

@@ -148,6 +148,7 @@ def feature_settings(args: Namespace, descriptor: str) -> dict[str, str | int | 
         "detector": args.detector,
         "n-kpts": args.n_kpts,
         "resize": args.resize,
+        "even": args.even,
         "subpixel": True,
     }
     if descriptor != "bindesc":
@@ -159,9 +160,9 @@ def feature_settings(args: Namespace, descriptor: str) -> dict[str, str | int | 
 def make_extractor(args: Namespace, descriptor: str) -> Extractor:
     """What the options of a command ask for: a bindesc model or one of OpenCV's descriptors."""
     if descriptor != "bindesc":
-        return OpenCVFeatures(descriptor, args.detector, args.n_kpts)
+        return OpenCVFeatures(descriptor, args.detector, args.n_kpts, even=args.even)
     try:
-        extractor = create(args.detector, args.model, args.n_kpts, args.device)
+        extractor = create(args.detector, args.model, args.n_kpts, args.device, even=args.even)
         if args.device != "cpu":  # some devices can be named, but not used
             extractor.describe(np.zeros((1, PATCH_SIDE, PATCH_SIDE), np.uint8))
         return extractor

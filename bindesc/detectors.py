@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _cpu
 from .corners import intensity_centroid
 from .orb import detect_orb, place_subpixel, positions
 
@@ -28,17 +29,23 @@ SCALE_FACTORS = {
 # them, it orients the corners as ORB does.
 WITHOUT_ANGLE = ("fast", "agast")
 
+_EVEN_CANDIDATES = 4
+
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
 
-def create_detector(name: str, nfeatures: int) -> Any:
+def create_detector(name: str, nfeatures: int, *, even: bool = False) -> Any:
     """The OpenCV detector called ``name``, asked for ``nfeatures`` where it has such a setting.
+
+    With ``even`` it is asked for four times as many, for :func:`detect` to choose from.
 
     Raises:
         ValueError: the name is unknown, or this OpenCV was built without that detector.
     """
     if name not in SCALE_FACTORS:
         raise ValueError(f"detector: {name!r} is none of {', '.join(SCALE_FACTORS)}")
+    if even:
+        nfeatures *= _EVEN_CANDIDATES
     if name == "orb":
         return cv2.ORB.create(nfeatures=nfeatures)
     if name == "sift":
@@ -131,27 +138,12 @@ def suppression_radius(xy: NDArray[np.float32]) -> NDArray[np.float64]:
     """How far each point is from the nearest point before it: ``(N, 2)`` to ``(N,)``, pixels.
 
     With points in descending strength this is the radius of adaptive non-maximal suppression
-    (Brown, Szeliski and Winder 2005). The first point has infinity. O(N log^2 N): the second half
-    asks a tree of the first half, then both halves do the same among themselves; small spans
-    compare all pairs.
-    """
-    from scipy.spatial import cKDTree
+    (Brown, Szeliski and Winder 2005). The first point has infinity.
 
-    radius = np.full(len(xy), np.inf)
-    spans = [(0, len(xy))] if len(xy) else []
-    while spans:
-        start, end = spans.pop()
-        if end - start <= 128:
-            part = xy[start:end].astype(np.float64)
-            squared = ((part[:, None] - part) ** 2).sum(-1)
-            squared[np.triu_indices(end - start)] = np.inf  # a point looks only at those before it
-            radius[start:end] = np.minimum(radius[start:end], np.sqrt(squared.min(axis=1)))
-            continue
-        middle = (start + end) // 2
-        nearest, _ = cKDTree(xy[start:middle]).query(xy[middle:end])
-        radius[middle:end] = np.minimum(radius[middle:end], nearest)
-        spans += [(start, middle), (middle, end)]
-    return radius
+    Raises:
+        ValueError: a value is not finite.
+    """
+    return _cpu.suppression_radius(np.ascontiguousarray(xy, np.float32))
 
 
 def select_keypoints(

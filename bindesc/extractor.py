@@ -39,9 +39,6 @@ _MOST_FEATURES = 10**8  # more keypoints than an image has; OpenCV's own limits 
 # The patches of keypoints whose size says nothing, pixels before the model's support: ORB's finest.
 _LEAST_SIDE, _USUAL_SIDE = 8, 31
 
-# With even distribution, so many times the wanted keypoints are detected to choose from.
-_EVEN_CANDIDATES = 4
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -169,8 +166,7 @@ class BinDesc:
 
     def _configure(self, settings: Settings, runtime: Runtime, detector: Any = None) -> None:
         if settings.detector != CUSTOM:
-            wanted = settings.nfeatures * (_EVEN_CANDIDATES if settings.even else 1)
-            detector = create_detector(settings.detector, wanted)
+            detector = create_detector(settings.detector, settings.nfeatures, even=settings.even)
         elif detector is None:
             raise ValueError("detector: was an OpenCV object, which cannot be stored")
         self.settings, self._runtime, self._detector = settings, runtime, detector

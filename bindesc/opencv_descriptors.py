@@ -32,6 +32,7 @@ class OpenCVFeatures:
         descriptor: ``"orb"`` (32 bytes), ``"teblid"`` (32 bytes) or ``"sift"`` (128 numbers).
         detector: a key of ``detectors.SCALE_FACTORS``.
         nfeatures: how many keypoints an image may have.
+        even: see :func:`bindesc.create`.
         subpixel: see :func:`bindesc.create`. ORB reads the pixel of its level that is nearest.
 
     Raises:
@@ -44,13 +45,15 @@ class OpenCVFeatures:
         detector: str = "orb",
         nfeatures: int = 1000,
         *,
+        even: bool = False,
         subpixel: bool = True,
     ) -> None:
         self._detector_name = detector
-        self._detector = create_detector(detector, nfeatures)
+        self._detector = create_detector(detector, nfeatures, even=even)
         self._descriptor_name = descriptor
         self._descriptor = _create(descriptor, detector)
         self._nfeatures = nfeatures
+        self._even = even
         self._subpixel = subpixel
 
     def extract(self, image: Any) -> Features:
@@ -68,7 +71,13 @@ class OpenCVFeatures:
         gray = to_gray(image)
         orient = self._detector_name in WITHOUT_ANGLE
         found = detect(
-            self._detector, gray, None, self._nfeatures, orient=orient, subpixel=self._subpixel
+            self._detector,
+            gray,
+            None,
+            self._nfeatures,
+            even=self._even,
+            orient=orient,
+            subpixel=self._subpixel,
         )
         # class_id carries the index through compute, which drops and reorders keypoints.
         moved = tuple(self._for_descriptor(keypoint, i) for i, keypoint in enumerate(found))

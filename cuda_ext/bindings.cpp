@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <stdexcept>
 
@@ -15,6 +16,7 @@
 #include "cpu_database.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
+#include "cpu_suppression.h"
 #include "hamming.h"
 
 namespace nb = nanobind;
@@ -112,6 +114,21 @@ Array<T, 2> py_corners(const ImageArray& image, const PointArray& xy) {
     measure(pixels, {xy.data(), static_cast<int64_t>(count)}, values.data());
   }
   return to_array<T, 2>(std::move(values), {count, 2});
+}
+
+using PlaceArray = nb::ndarray<const float, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+
+Array<double, 1> py_suppression_radius(const PlaceArray& xy) {
+  const size_t count = xy.shape(0);
+  const bool finite = std::all_of(xy.data(), xy.data() + 2 * count,
+                                  [](float value) { return std::isfinite(value); });
+  if (!finite) throw std::invalid_argument("xy: every value must be finite");
+  std::vector<double> radius(count);
+  {
+    nb::gil_scoped_release release;
+    suppression_radius(xy.data(), static_cast<int64_t>(count), radius.data());
+  }
+  return to_array<double, 1>(std::move(radius), {count});
 }
 
 Array<uint8_t, 3> py_sample(const std::vector<ImageArray>& levels, const AffineArray& affine,
@@ -334,6 +351,8 @@ NB_MODULE(_cpu, m) {
         "(N, 2) int32.");
   m.def("subpixel_offsets", &py_corners<double, subpixel_offsets>, nb::arg("image").noconvert(),
         nb::arg("xy").noconvert(), "corners.subpixel_offsets at (N, 2) int32 pixels.");
+  m.def("suppression_radius", &py_suppression_radius, nb::arg("xy").noconvert(),
+        "detectors.suppression_radius.");
   m.def("sample", &py_sample, nb::arg("levels").noconvert(), nb::arg("affine").noconvert(),
         nb::arg("level").noconvert(), nb::arg("side"), nb::arg("threads"),
         "The patches of patches.extract_patches: (N, side, side) uint8 from the levels of a pyramid.");

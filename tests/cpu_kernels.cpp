@@ -12,6 +12,7 @@
 #include "cpu_kernels.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
+#include "cpu_suppression.h"
 #include "hamming.h"
 
 namespace {
@@ -147,6 +148,20 @@ void check_corners(std::mt19937& random) {
   }
 }
 
+// Places that fall on the outermost cells of the grid, and many that are one.
+void check_suppression(std::mt19937& random) {
+  for (int64_t count : {0, 1, 2, 500}) {
+    std::vector<float> xy;
+    for (int64_t i = 0; i < 2 * count; ++i) xy.push_back(static_cast<float>(random() % 40) / 3);
+    std::vector<double> radius(static_cast<size_t>(count));
+    suppression_radius(xy.data(), count, radius.data());
+    for (size_t i = 0; i < radius.size(); ++i) {
+      require(std::isfinite(radius[i]) == (i > 0), kScalar, "suppression", static_cast<int>(i),
+              radius.size(), 0);
+    }
+  }
+}
+
 // A network of random weights, extreme ones among them, on noise and on flat patches, with three
 // threads, against the portable kernel with one.
 void check_network(const Kernel& kernel, std::mt19937& random) {
@@ -192,6 +207,7 @@ void check_network(const Kernel& kernel, std::mt19937& random) {
 int main() {
   std::mt19937 random(1);
   check_corners(random);
+  check_suppression(random);
   for (const Isa& isa : isas()) {
     if (!isa.usable) continue;
     setenv("BINDESC_ISA", isa.name.c_str(), 1);

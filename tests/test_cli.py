@@ -116,6 +116,21 @@ def test_match_options_change_the_matches(here: Path, capfd: pytest.CaptureFixtu
         assert matches(*option) < mutual
 
 
+@pytest.mark.parametrize("descriptor", ["bindesc", "orb"])
+def test_match_with_evenly_spread_keypoints(here: Path, descriptor: str) -> None:
+    command = ["match", "../in/a.png", "../in/b.png", "--n-kpts", "60", "--no-viz"]
+    spread = {}
+    for name, option in (("strongest", []), ("even", ["--even"])):
+        output = ["--npz", f"{name}.npz", "--descriptor", descriptor]
+        assert main([*command, *output, *option]) == 0
+        with np.load(f"{name}.npz") as arrays:
+            xy = arrays["keypoints0"]
+        assert 40 < len(xy) <= 60
+        nearest = np.sort(np.linalg.norm(xy[:, None] - xy, axis=2), axis=1)[:, 1]
+        spread[name] = np.median(nearest)
+    assert spread["even"] > 1.3 * spread["strongest"]
+
+
 def test_hloc_names_are_relative_to_the_common_folder(here: Path) -> None:
     pytest.importorskip("h5py")
     for name in ("x", "y"):
@@ -271,6 +286,8 @@ def test_extract_reports_resumes_and_refuses(
     assert "0 images extracted (0 keypoints), 6 already done" in capfd.readouterr().out
     assert main([*command, "--n-kpts", "50"]) == 2
     assert "other settings (n-kpts 1000, now 50)" in capfd.readouterr().err
+    assert main([*command, "--even"]) == 2
+    assert "other settings (even False, now True)" in capfd.readouterr().err
 
 
 def test_extract_without_a_readable_image_is_exit_2(

@@ -25,15 +25,33 @@ def test_keypoints_survive_the_way_through_arrays():
         assert (a.pt, a.size, a.angle, a.response) == (b.pt, b.size, b.angle, b.response)
 
 
-@settings(deadline=None)
+CLOUDS = {
+    "uniform": lambda random, count: random.uniform(0, 50, (count, 2)),
+    "pixels": lambda random, count: random.integers(0, 30, (count, 2)),
+    "row": lambda random, count: random.integers(0, 500, (count, 2)) * [1, 0],
+    "crowds": lambda random, count: (
+        random.normal(0, 0.01, (count, 2)) + 99 * random.integers(0, 3, (count, 1))
+    ),
+    "far": lambda random, count: random.uniform(-1, 1, (count, 2)) ** 9 * 1e20,
+    "one place": lambda _, count: np.full((count, 2), 0.1),
+}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS.values(), ids=CLOUDS)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 400), st.integers(0, 9))
-def test_suppression_radius_is_the_distance_to_the_nearest_stronger_point(count, seed):
-    xy = np.random.default_rng(seed).uniform(0, 50, (count, 2)).astype(np.float32)
-    expected = [
-        np.linalg.norm(xy[:i].astype(np.float64) - xy[i], axis=1).min() if i else np.inf
-        for i in range(count)
-    ]
-    assert np.allclose(suppression_radius(xy), expected)
+def test_suppression_radius_is_the_distance_to_the_nearest_stronger_point(cloud, count, seed):
+    xy = cloud(np.random.default_rng(seed), count).astype(np.float32)
+    difference = xy[:, None].astype(np.float64) - xy
+    distance = np.sqrt((difference**2).sum(axis=2))
+    distance[np.triu_indices(count)] = np.inf
+    assert (suppression_radius(xy) == distance.min(axis=1, initial=np.inf)).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_suppression_radius_refuses_what_is_not_finite(value):
+    with pytest.raises(ValueError, match="finite"):
+        suppression_radius(np.float32([[0, 0], [1, value]]))
 
 
 def test_even_distribution_covers_more_of_the_image():
