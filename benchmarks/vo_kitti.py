@@ -129,6 +129,7 @@ ROWS: dict[str, tuple[str, Callable[[str], Describe]]] = {
     ),
 }
 BASE = "orb-whole"  # what the column "x ORB" is relative to
+DRAWN = ("orb-whole", "bindesc", "orb-fast", "bindesc-fast")
 
 
 def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Describe]]:
@@ -193,7 +194,7 @@ def table(results: Sequence[Result]) -> dict[str, list]:
 
 
 def plot(path: Path, paths: Mapping[str, Path3D], truth: NDArray[np.float64]) -> None:
-    """The paths from above, and each frame's distance from the truth, as a small PNG."""
+    """The drawn rows' paths from above, and their distance from the truth, as a small PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -202,14 +203,14 @@ def plot(path: Path, paths: Mapping[str, Path3D], truth: NDArray[np.float64]) ->
     figure, (above, error) = pyplot.subplots(1, 2, figsize=(9, 4), dpi=80)
     target = truth[:, :3, 3]
     above.plot(target[:, 0], target[:, 2], color="black", linewidth=3, label="truth")
-    for label, found in paths.items():
-        positions = aligned(np.stack(found.poses), truth)
+    drawn = [ROWS[name][0] for name in DRAWN]
+    for label in (label for label in drawn if label in paths):
+        positions = aligned(np.stack(paths[label].poses), truth)
         above.plot(positions[:, 0], positions[:, 2], linewidth=1, label=label)
         error.plot(100 * np.linalg.norm(positions - target, axis=1), label=label)
     above.set(xlabel="x, m", ylabel="z, m", title="path from above, aligned")
     error.set(xlabel="frame", ylabel="distance from the truth, cm", ylim=(0, None))
     above.legend()
-    error.legend()
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
