@@ -332,6 +332,7 @@ def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
         (["--noise", "3"], "a share lies in 0 to 1"),
         (["--batch-pairs", "0"], "expected at least 1, got 0"),
         (["--steps", "-1"], "expected at least 0, got -1"),
+        (["--learning-rate", "nan"], "expected a number above 0, got nan"),
         (["--device", "nowhere"], "--device"),
         (["--orientation", "8,8,8,8"], "one to three convolutions"),
     ],

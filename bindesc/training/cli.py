@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import at_least
+from ..arguments import at_least, not_negative, positive
 from .images_cli import add_images
 from .options import (
     add_device_option,
@@ -73,7 +73,7 @@ def register(commands: Any) -> None:
         help="detectors to draw from, by comma; repeat one to weight it (%(default)s)",
     )
     build.add_argument(
-        "--support", type=float, default=1.0, help="patch side over the detector's (%(default)s)"
+        "--support", type=positive, default=1.0, help="patch side over the detector's (%(default)s)"
     )
     build.add_argument(
         "--narrow",
@@ -152,7 +152,7 @@ def _add_bingan(kinds: Any) -> None:
     )
     source.add_argument(
         "--support",
-        type=float,
+        type=positive,
         help="patch side over ORB's size (default: that of the --init model, else 1)",
     )
     source.add_argument(
@@ -179,7 +179,7 @@ def _add_bingan(kinds: Any) -> None:
     )
     bingan.add_argument(
         "--validate-minutes",
-        type=float,
+        type=not_negative,
         default=10.0,
         metavar="MIN",
         help="least time between validations on held-out photos (%(default)s)",

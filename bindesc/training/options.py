@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import at_least, torch_device
+from ..arguments import at_least, not_negative, positive, torch_device
 
 if TYPE_CHECKING:
     from ..models.bingan import BinGanConfig
@@ -25,7 +25,9 @@ def add_run_options(
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--init", metavar="MODEL", help=initial)
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=positive, default=learning_rate, help="(%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
 
@@ -34,14 +36,17 @@ def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
     add_run_options(parser, learning_rate=3e-4)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=at_least(0), help="stop after so many in all")
-    length.add_argument("--minutes", type=float, help="stop after so long, from now")
+    length.add_argument("--minutes", type=not_negative, help="stop after so long, from now")
     parser.add_argument("--batch", type=at_least(1), default=25, help="images a step (%(default)s)")
     parser.add_argument(
-        "--lambda-dmr", type=float, default=0.05, help="weight of distance matching (%(default)s)"
+        "--lambda-dmr",
+        type=not_negative,
+        default=0.05,
+        help="weight of distance matching (%(default)s)",
     )
     parser.add_argument(
         "--lambda-bre",
-        type=float,
+        type=not_negative,
         default=lambda_bre,
         help="weight of the bits' entropy (%(default)s)",
     )
