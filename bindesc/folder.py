@@ -137,7 +137,7 @@ def extract_folder(
     progress: Callable[[Sequence[str]], Iterator[str]] = iter,
     shard: Shard = WHOLE,
 ) -> Report:
-    """Describe every image below a folder that ``output`` does not have yet.
+    """Describe the images below a folder that ``output`` does not have, or that changed since.
 
     Args:
         folder: with the images.
@@ -161,7 +161,7 @@ def extract_folder(
     """
     names = shard.of(find_images(folder))
     to_h5 = output.suffix.lower() in H5_SUFFIXES
-    done = _h5_names(output, settings) if to_h5 else set()
+    done = _h5_names(output, folder, settings) if to_h5 else set()
     store = output.with_name(output.name + ".part") if to_h5 else output
     wanted = [name for name in names if name not in done]
     report = Report(kept=len(names) - len(wanted))
@@ -184,19 +184,20 @@ def _fill_store(
     progress: Callable[[Sequence[str]], Iterator[str]],
     report: Report,
 ) -> None:
-    missing = [name for name in names if not feature_path(store, name).exists()]
+    missing = [name for name in names if _is_older(feature_path(store, name), folder / name)]
     report.kept += len(names) - len(missing)
     if not missing:
         return
     extractor = make_extractor()
 
     def describe(name: str) -> int | ImageError:
+        path = feature_path(store, name)
         try:
             image = read_image(folder / name)
         except ImageError as error:
+            path.unlink(missing_ok=True)  # of what was there before
             return error
         features = extract_resized(extractor, image, long_side)
-        path = feature_path(store, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_features_npz(path, features)
         return len(features)
@@ -237,6 +238,14 @@ def _pack(
     shutil.rmtree(store)
 
 
+def _is_older(result: Path, image: Path) -> bool:
+    """Whether a file that is made of an image is not there, or was made of an earlier one."""
+    try:
+        return result.stat().st_mtime_ns < image.stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
+
+
 def feature_path(store: Path, name: str) -> Path:
     """Where a folder of finished images keeps the features of one."""
     return store / (name + ".npz")
@@ -265,8 +274,8 @@ def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
         temporary.write_text(json.dumps(settings), "utf-8")
 
 
-def _h5_names(path: Path, settings: Settings) -> set[str]:
-    """The images that an H5 has; none if there is no such file."""
+def _h5_names(path: Path, folder: Path, settings: Settings) -> set[str]:
+    """The images that an H5 has, and that did not change since; none if there is no such file."""
     try:
         import h5py
     except ModuleNotFoundError:
@@ -280,7 +289,8 @@ def _h5_names(path: Path, settings: Settings) -> set[str]:
             file.visit(paths.append)
     except OSError:
         raise FolderError(f"{path}: is not an H5 file") from None
-    return {name.rpartition("/")[0] for name in paths if name.endswith("/keypoints")}
+    names = {name.rpartition("/")[0] for name in paths if name.endswith("/keypoints")}
+    return {name for name in names if not _is_older(path, folder / name)}
 
 
 def _check_settings(path: Path, found: str | None, settings: Settings) -> None:

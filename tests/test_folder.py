@@ -135,6 +135,33 @@ def test_every_readable_image_is_described_once(photos: Path, tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("kind", [0, 1])
+def test_a_replaced_image_is_described_anew(photos: Path, tmp_path: Path, kind: int) -> None:
+    output = outputs(tmp_path)[kind]
+    run(photos, output)
+    before = contents(output)
+    name = "sub/black.png"
+    assert cv2.imwrite(str(photos / name), textured(seed=9))
+    later = time.time() + 1
+    os.utime(photos / name, (later, later))
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (1, 3, 1)
+    after = contents(output)
+    assert after.pop(name) > before.pop(name) == 0
+    assert after == before
+
+
+def test_features_of_an_image_that_is_damaged_now_are_removed(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "features"
+    run(photos, output)
+    (photos / "a.jpg").write_bytes(b"")
+    later = time.time() + 1
+    os.utime(photos / "a.jpg", (later, later))
+    report, _ = run(photos, output)
+    assert (report.extracted, report.kept, len(report.unreadable)) == (0, 3, 2)
+    assert "a.jpg" not in contents(output)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
 def test_output_of_other_settings_is_refused(photos: Path, tmp_path: Path, kind: int) -> None:
     output = outputs(tmp_path)[kind]
     run(photos, output)
