@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,11 +119,12 @@ def test_threshold_follows_the_shrinkage(views: dict[str, Features]) -> None:
     features = views["view0.png"]  # 480 pixels wide
     assert shrinkage(features, None) == shrinkage(features, 600) == 1
     assert shrinkage(features, 240) == 2
-    pair = [(features, views["view1.png"])]
+    noise = np.random.default_rng(0).normal(0, 1.5, features.xy.shape).astype(np.float32)
+    pair = [(replace(features, xy=features.xy + noise), views["view1.png"])]
     matches = match_features(pair, Rules())
     fine = verify(pair, matches, Rules(threshold=1.0))
     coarse = verify(pair, matches, Rules(threshold=1.0, long_side=120))
-    assert coarse[0].inliers.sum() > fine[0].inliers.sum()
+    assert coarse[0].inliers.sum() > 1.2 * fine[0].inliers.sum()
 
 
 def test_unusable_ratio_is_refused() -> None:
