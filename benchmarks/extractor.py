@@ -74,7 +74,6 @@ def run(nfeatures: int) -> dict[str, Any]:
     contenders = {
         "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
-        BATCHED: Contender(lambda: default.extract_batch(batch), check_batch),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
         "of which patches": Contender(
             lambda: PatchCutter(gray).cut(xy, size, angle, scale=scale), _anything
@@ -86,6 +85,7 @@ def run(nfeatures: int) -> dict[str, Any]:
         contenders["of which orientation"] = Contender(
             lambda: orienter.adapt(cutter, xy, size, angle, scale), _anything
         )
+    contenders[BATCHED] = Contender(lambda: default.extract_batch(batch), check_batch)
     for name in list_models():
         if name != DEFAULT_MODEL and read_model(name)[0].architecture == "compact":
             extractor = bindesc.create(model=name, nfeatures=nfeatures)

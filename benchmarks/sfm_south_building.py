@@ -59,8 +59,8 @@ MODELS = {"bindesc": "compact", "bingan-256": "bingan-256"}
 WHOLE = "orb-whole"
 # Label and detector of the rows with evenly spread keypoints of their own.
 EVEN = {
-    "bindesc-even": ("bindesc compact, spread evenly", "orb"),
-    "bindesc-fast-even": ("bindesc compact, FAST spread evenly", "fast"),
+    "bindesc-even": ("bindesc compact, ORB evenly", "orb"),
+    "bindesc-fast-even": ("bindesc compact, FAST evenly", "fast"),
 }
 ROWS = (*MODELS, *EVEN, "orb", WHOLE, "teblid", SIFT, "beblid", "boost", "latch")
 NAME = "sfm_south_building"
@@ -149,7 +149,7 @@ def run_sift(photos: Path, work: Path) -> dict[str, Any]:
     found = [(count, inliers.get(pair, 0)) for pair, count in matches.items()]
     found += [(0, 0)] * (len(pairs) - len(found))
     times = {"match_verify_s": matching, "map_s": mapping}
-    return {"row": "COLMAP SIFT", **_figures(models, found), **times}
+    return {"row": "COLMAP SIFT, its own", **_figures(models, found), **times}
 
 
 def time_matching(collection: Collection) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def table(rows: Sequence[dict[str, Any]], describing: Mapping[str, float]) -> di
         describing: of :func:`time_describing`, or nothing.
     """
     header = [
-        "2000 ORB keypoints",
+        "2000 keypoints, ORB's unless said",
         "images",
         "in models of",
         "points",

@@ -141,7 +141,8 @@ def _add_extract(commands: Any) -> None:
         "extract",
         help="describe a folder of images",
         description="Describe every image below a folder. Images that the output already has are "
-        "not done again, so that a stopped run can be started again.",
+        "not done again, so that a stopped run can be started again; an output folder notices "
+        "which changed.",
     )
     parser.set_defaults(run=_command("run_extract"))
     parser.add_argument("folder", type=Path, metavar="FOLDER")

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import demo, export, info, viz, weights
 from .extractor import create
 from .files import atomic_path, check_writable
@@ -19,7 +17,6 @@ from .folder import extract_folder
 from .image import read_image
 from .opencv_descriptors import OpenCVFeatures
 from .pair import Extractor, Filters, Pair, extract_resized, match_pair
-from .patches import PATCH_SIDE
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_TOO_FEW = 0, 2, 3
 
@@ -161,13 +158,7 @@ def make_extractor(args: Namespace, descriptor: str) -> Extractor:
     """What the options of a command ask for: a bindesc model or one of OpenCV's descriptors."""
     if descriptor != "bindesc":
         return OpenCVFeatures(descriptor, args.detector, args.n_kpts, even=args.even)
-    try:
-        extractor = create(args.detector, args.model, args.n_kpts, args.device, even=args.even)
-        if args.device != "cpu":  # some devices can be named, but not used
-            extractor.describe(np.zeros((1, PATCH_SIDE, PATCH_SIDE), np.uint8))
-        return extractor
-    except (RuntimeError, AssertionError) as error:  # torch says so of a device it does not have
-        raise ValueError(f"device: {args.device!r} cannot be used ({error})") from None
+    return create(args.detector, args.model, args.n_kpts, args.device, even=args.even)
 
 
 def _title(args: Namespace) -> str:

@@ -25,11 +25,13 @@ SCALE_FACTORS = {
     "sift": 6.75,
 }
 
-# Detectors of corners at whole pixels that leave KeyPoint.angle at -1. Where bindesc made one of
-# them, it orients the corners as ORB does.
-WITHOUT_ANGLE = ("fast", "agast")
+# Detectors whose corners are whole pixels without an angle.
+_BARE = ("fast", "agast")
+
+MOST_FEATURES = 10**8  # more keypoints than an image has; OpenCV's own limits are near
 
 _EVEN_CANDIDATES = 4
+_LEAST_SIDE = 7  # pixels of an image, as FAST's ring; on smaller ones some detectors fail
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
@@ -40,10 +42,13 @@ def create_detector(name: str, nfeatures: int, *, even: bool = False) -> Any:
     With ``even`` it is asked for four times as many, for :func:`detect` to choose from.
 
     Raises:
-        ValueError: the name is unknown, or this OpenCV was built without that detector.
+        ValueError: the name is unknown, or this OpenCV was built without that detector, or
+            ``nfeatures`` is above ``MOST_FEATURES``.
     """
     if name not in SCALE_FACTORS:
         raise ValueError(f"detector: {name!r} is none of {', '.join(SCALE_FACTORS)}")
+    if nfeatures > MOST_FEATURES:
+        raise ValueError(f"nfeatures: at most {MOST_FEATURES}, got {nfeatures}")
     if even:
         nfeatures *= _EVEN_CANDIDATES
     if name == "orb":
@@ -58,7 +63,10 @@ def create_detector(name: str, nfeatures: int, *, even: bool = False) -> Any:
     for module in (cv2, getattr(cv2, "xfeatures2d", None)):
         if hasattr(module, class_name):
             return getattr(module, class_name).create()
-    raise ValueError(f"detector: OpenCV {cv2.__version__} here has no {class_name}")
+    raise ValueError(
+        f"detector: OpenCV {cv2.__version__} here has no {class_name}; the wheels "
+        "opencv-contrib-python and opencv-contrib-python-headless have it"
+    )
 
 
 def detector_name(detector: Any) -> str | None:
@@ -76,12 +84,12 @@ def detect(
     nfeatures: int,
     *,
     even: bool = False,
-    orient: bool = False,
     subpixel: bool = True,
 ) -> KeyPoints:
     """Detect keypoints and keep the best, in the detector's own order.
 
-    Those of ORB are put where they are, see :mod:`bindesc.orb`.
+    Those of ORB are put where they are, see :mod:`bindesc.orb`. Those of FAST and AGAST get an
+    angle, see :func:`bindesc.corners.intensity_centroid`.
 
     Args:
         detector: a ``cv2.Feature2D`` object.
@@ -89,12 +97,11 @@ def detect(
         mask: ``(H, W)`` uint8, 255 where keypoints may lie, else 0; or None.
         nfeatures: most keypoints to return.
         even: see :func:`select_keypoints`.
-        orient: set each angle by :func:`bindesc.corners.intensity_centroid`.
         subpixel: move corners that were found at whole pixels by
             :func:`bindesc.corners.subpixel_offsets`.
     """
-    if min(gray.shape) < 2:
-        return ()  # ORB's pyramid would end in an image without pixels, which is an error
+    if min(gray.shape) < _LEAST_SIDE:
+        return ()
     if isinstance(detector, cv2.ORB):
         keypoints = tuple(detect_orb(detector, gray, mask, subpixel=subpixel))
     else:
@@ -103,12 +110,12 @@ def detect(
         xy, _, _, response = to_arrays(keypoints)
         best = np.sort(select_keypoints(xy, response, nfeatures, even=even))
         keypoints = tuple(keypoints[i] for i in best)
-    if orient:
-        angles = intensity_centroid(gray, to_arrays(keypoints)[0])
+    if isinstance(detector, cv2.Feature2D) and detector_name(detector) in _BARE:
+        angles = intensity_centroid(gray, positions(keypoints))
         for keypoint, angle in zip(keypoints, angles.tolist(), strict=True):
             keypoint.angle = angle
-    if subpixel and detector_name(detector) in WITHOUT_ANGLE:
-        place_subpixel(gray, keypoints)
+        if subpixel:
+            place_subpixel(gray, keypoints)
     return keypoints
 
 
@@ -121,17 +128,6 @@ def to_arrays(
         for name in ("size", "angle", "response")
     )
     return positions(keypoints), size, angle, response
-
-
-def to_keypoints(
-    xy: NDArray[np.float32],
-    size: NDArray[np.float32],
-    angle: NDArray[np.float32],
-    response: NDArray[np.float32],
-) -> KeyPoints:
-    """The inverse of :func:`to_arrays`; octave and class_id take OpenCV's defaults."""
-    rows = zip(xy.tolist(), size.tolist(), angle.tolist(), response.tolist(), strict=True)
-    return tuple(cv2.KeyPoint(x, y, s, a, r) for (x, y), s, a, r in rows)
 
 
 def suppression_radius(xy: NDArray[np.float32]) -> NDArray[np.float64]:

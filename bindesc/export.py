@@ -103,7 +103,7 @@ def save_hloc_features(
         images: names, relative to the image folder with ``/``, and features.
         norm: what the descriptors are.
         attributes: text to store on the file itself.
-        keep: an H5 whose other images are copied; it may be ``path``.
+        keep: an H5 whose images are copied first; it may be ``path``.
 
     Raises:
         ModuleNotFoundError: h5py is not installed.
@@ -117,8 +117,6 @@ def save_hloc_features(
                     old.copy(name, file)
         file.attrs.update(attributes or {})
         for name, features in images:
-            if name in file:
-                del file[name]
             group = file.create_group(name)
             group["keypoints"] = features.xy
             # Bits as float16 hold one bit of sixteen: gzip takes most of the rest away.

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .detectors import (
+    MOST_FEATURES,
     SCALE_FACTORS,
-    WITHOUT_ANGLE,
     KeyPoints,
     create_detector,
     detect,
@@ -34,7 +34,6 @@ DEFAULT_MODEL = "compact"
 CUSTOM = "custom"  # in the place of a detector's name
 
 _USUAL_FEATURES = 500
-_MOST_FEATURES = 10**8  # more keypoints than an image has; OpenCV's own limits are near
 
 # The patches of keypoints whose size says nothing, pixels before the model's support: ORB's finest.
 _LEAST_SIDE, _USUAL_SIDE = 8, 31
@@ -70,9 +69,9 @@ class Settings:
     def __post_init__(self) -> None:
         if self.detector not in (*SCALE_FACTORS, CUSTOM):
             raise ValueError(f"detector: {self.detector!r} is none of {', '.join(SCALE_FACTORS)}")
-        if not _is_integer(self.nfeatures) or not 1 <= self.nfeatures <= _MOST_FEATURES:
+        if not _is_integer(self.nfeatures) or not 1 <= self.nfeatures <= MOST_FEATURES:
             raise ValueError(
-                f"nfeatures: expected an integer, 1 to {_MOST_FEATURES}, got {self.nfeatures!r}"
+                f"nfeatures: expected an integer, 1 to {MOST_FEATURES}, got {self.nfeatures!r}"
             )
         if not isinstance(self.scale_factor, (int, float)) or not 0 < self.scale_factor < np.inf:
             raise ValueError(f"scale_factor: must be positive, got {self.scale_factor!r}")
@@ -106,14 +105,16 @@ def create(
         scale_factor: side of the patch over ``KeyPoint.size``; by default the detector's own.
         border: ``"pad"`` describes keypoints at the border too, from a mirrored image; ``"drop"``
             leaves out those whose patch reaches outside.
-        even: spread the keypoints evenly over the image instead of taking the strongest.
+        even: spread the keypoints evenly over the image instead of taking the strongest. A
+            detector object must find several times ``nfeatures`` to choose from.
         subpixel: place the corners of ORB, FAST and AGAST to a fraction of a pixel, see
             :func:`bindesc.corners.subpixel_offsets`. False leaves them on whole pixels (ORB: of the
-            level of its pyramid), as OpenCV does.
+            level of its pyramid) where they were found.
 
     Raises:
-        ValueError: an option is out of range, or a detector object of unknown kind comes without
-            ``scale_factor``.
+        ValueError: an option is out of range, the device cannot be used, a detector object of
+            unknown kind comes without ``scale_factor``, or one comes with ``even`` but without
+            ``nfeatures``.
         WeightsError: no such model, or its file is damaged.
 
     Example:
@@ -128,7 +129,8 @@ def create(
     elif callable(getattr(detector, "detect", None)):
         custom = detector
     else:
-        raise ValueError(f"detector: neither a name nor an OpenCV detector: {detector!r}")
+        hint = "; the number of keypoints is nfeatures=..." if _is_integer(detector) else ""
+        raise ValueError(f"detector: neither a name nor an OpenCV detector: {detector!r}{hint}")
     if scale_factor is None:
         if name not in SCALE_FACTORS:
             names = ", ".join(SCALE_FACTORS)
@@ -138,7 +140,10 @@ def create(
             )
         scale_factor = SCALE_FACTORS[name]
     if nfeatures is None:
-        nfeatures = _USUAL_FEATURES if custom is None else _MOST_FEATURES
+        if even and custom is not None:
+            raise ValueError("even: with a detector object, say how many keypoints: nfeatures=...")
+        limit = getattr(custom, "getMaxFeatures", lambda: MOST_FEATURES)
+        nfeatures = _USUAL_FEATURES if custom is None else limit()
     settings = Settings(
         detector=CUSTOM if custom is not None else str(name),
         model=os.fspath(model),
@@ -158,7 +163,12 @@ class BinDesc:
     It has the methods of ``cv2.Feature2D`` but does not derive from it, because the base class
     cannot be subclassed from Python. Images are ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)``
     uint8, or ``cv2.UMat``; a mask is ``(H, W)`` and any nonzero value is valid. Detecting and
-    describing change no state, so that one object can serve several threads.
+    describing change no state, so that one object can serve several threads, if its detector can:
+    those that bindesc makes by name do, a ``cv2.MSER`` does not.
+
+    Other than ``cv2.ORB``: results are NumPy arrays, for a ``cv2.UMat`` too; ``compute`` keeps the
+    order of the keypoints, and those near the border; of ORB's own settings only the number of
+    keypoints is here, the others belong to the ``cv2.ORB`` that :func:`create` may be given.
     """
 
     def __init__(self, settings: Settings, detector: Any = None):
@@ -190,19 +200,25 @@ class BinDesc:
         """Detect and describe several images of any sizes, with one run of the network.
 
         Keypoints are found in several images at a time if the detector is of a kind that can.
+
+        Raises:
+            ImageError: one of ``images`` or ``masks`` cannot be used; the text says which.
+            ValueError: there are not as many masks as images.
         """
         if not len(images):
             return []
-        pairs = list(zip(images, _as_many(masks, images, "masks"), strict=True))
+        which = [f"s[{i}]" for i in range(len(images))] if len(images) > 1 else [""]
+        inputs = list(zip(images, _as_many(masks, images, "masks"), which, strict=True))
 
-        def find(pair: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:
-            gray = to_gray(pair[0])
-            arrays = to_arrays(self._detect(gray, check_mask(pair[1], gray)))
+        def find(one: tuple[Any, Any, str]) -> tuple[Any, Any, Any, Any]:
+            image, mask, index = one
+            gray = to_gray(image, "image" + index)
+            arrays = to_arrays(self._detect(gray, check_mask(mask, gray, "mask" + index)))
             return gray.shape, arrays, *self._cut(gray, *arrays[:3])
 
         # Others crash in several threads, such as cv2.MSER.
         known = isinstance(self._detector, cv2.Feature2D) and detector_name(self._detector)
-        found = list((in_parallel if known else map)(find, pairs))
+        found = list((in_parallel if known else map)(find, inputs))
         codes = self.describe(np.concatenate([patches for _, _, patches, _ in found]))
         ends = np.cumsum([len(patches) for _, _, patches, _ in found])
         features = []
@@ -236,9 +252,9 @@ class BinDesc:
         Args:
             image: an image, or a list of images.
             keypoints: a sequence of ``cv2.KeyPoint``, or a list of those. An angle of -1 means
-                upright. A size whose patch would be less than 8 pixels, such as the 1 that
-                ``cv2.KeyPoint.convert`` gives, means nothing: the patch is as large as that of
-                ORB's finest level.
+                upright. A size whose patch would be less than 8 pixels by the detector's own scale
+                factor, such as the 1 that ``cv2.KeyPoint.convert`` gives, means nothing: it is
+                taken for that of ORB's finest level.
             descriptors: ignored; OpenCV's place for an output array.
 
         Returns:
@@ -251,7 +267,8 @@ class BinDesc:
             return tuple(k for k, _ in each), tuple(d for _, d in each)
         keypoints = () if keypoints is None else tuple(keypoints)
         xy, size, angle, _ = to_arrays(keypoints)
-        scale = self.settings.scale_factor
+        name = detector_name(self._detector)
+        scale = SCALE_FACTORS[name] if name else self.settings.scale_factor
         size[size * scale < _LEAST_SIDE] = _USUAL_SIDE / scale
         patches, kept = self._cut(to_gray(image), xy, size, angle)
         codes = self.describe(patches)
@@ -266,7 +283,12 @@ class BinDesc:
         descriptors: Any = None,
         useProvidedKeypoints: bool = False,
     ) -> tuple[KeyPoints, NDArray[np.uint8] | None]:
-        """Keypoints, a tuple, and their ``(N, 32)`` uint8 descriptors, None if there are none."""
+        """Keypoints, a tuple, and their ``(N, 32)`` uint8 descriptors, None if there are none.
+
+        Raises:
+            ImageError: ``image`` or ``mask`` cannot be used.
+            ValueError: ``useProvidedKeypoints``, which is the work of :meth:`compute`.
+        """
         if useProvidedKeypoints:
             raise ValueError("useProvidedKeypoints: call compute(image, keypoints) instead")
         return self.compute(image, self.detect(image, mask))
@@ -342,7 +364,6 @@ class BinDesc:
             mask,
             self.settings.nfeatures,
             even=self.settings.even,
-            orient=self.settings.detector in WITHOUT_ANGLE,
             subpixel=self.settings.subpixel,
         )
 

@@ -35,6 +35,7 @@ H5_SUFFIXES = frozenset({".h5", ".hdf5"})
 
 _SETTINGS_FILE = "bindesc.json"
 _SETTINGS_ATTRIBUTE = "bindesc"
+_TIME_STEP = 2 * 10**9  # nanoseconds, the coarsest of a file system (FAT)
 
 Settings = Mapping[str, str | int | None]
 
@@ -137,7 +138,9 @@ def extract_folder(
     progress: Callable[[Sequence[str]], Iterator[str]] = iter,
     shard: Shard = WHOLE,
 ) -> Report:
-    """Describe the images below a folder that ``output`` does not have, or that changed since.
+    """Describe every image below a folder that ``output`` does not have yet.
+
+    A folder notices by the time stamps of the images which of them changed; an H5 does not.
 
     Args:
         folder: with the images.
@@ -161,7 +164,7 @@ def extract_folder(
     """
     names = shard.of(find_images(folder))
     to_h5 = output.suffix.lower() in H5_SUFFIXES
-    done = _h5_names(output, folder, settings) if to_h5 else set()
+    done = _h5_names(output, settings) if to_h5 else set()
     store = output.with_name(output.name + ".part") if to_h5 else output
     wanted = [name for name in names if name not in done]
     report = Report(kept=len(names) - len(wanted))
@@ -184,7 +187,7 @@ def _fill_store(
     progress: Callable[[Sequence[str]], Iterator[str]],
     report: Report,
 ) -> None:
-    missing = [name for name in names if _is_older(feature_path(store, name), folder / name)]
+    missing = [name for name in names if not is_described(folder, store, name)]
     report.kept += len(names) - len(missing)
     if not missing:
         return
@@ -192,6 +195,7 @@ def _fill_store(
 
     def describe(name: str) -> int | ImageError:
         path = feature_path(store, name)
+        changed = _changed(folder / name)
         try:
             image = read_image(folder / name)
         except ImageError as error:
@@ -200,6 +204,7 @@ def _fill_store(
         features = extract_resized(extractor, image, long_side)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_features_npz(path, features)
+        os.utime(path, ns=(changed, changed))
         return len(features)
 
     with closing(in_parallel(describe, missing)) as results:
@@ -238,17 +243,26 @@ def _pack(
     shutil.rmtree(store)
 
 
-def _is_older(result: Path, image: Path) -> bool:
-    """Whether a file that is made of an image is not there, or was made of an earlier one."""
-    try:
-        return result.stat().st_mtime_ns < image.stat().st_mtime_ns
-    except FileNotFoundError:
-        return True
-
-
 def feature_path(store: Path, name: str) -> Path:
     """Where a folder of finished images keeps the features of one."""
     return store / (name + ".npz")
+
+
+def is_described(folder: Path, store: Path, name: str) -> bool:
+    """Whether a folder of finished images has the features of an image as it is now.
+
+    The file of features has the time of change that its image had.
+    """
+    path = feature_path(store, name)
+    return path.exists() and abs(_changed(path) - _changed(folder / name)) <= _TIME_STEP
+
+
+def _changed(path: Path) -> int:
+    """When a file was last changed, nanoseconds; 0 if it cannot be looked at."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
@@ -274,8 +288,8 @@ def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
         temporary.write_text(json.dumps(settings), "utf-8")
 
 
-def _h5_names(path: Path, folder: Path, settings: Settings) -> set[str]:
-    """The images that an H5 has, and that did not change since; none if there is no such file."""
+def _h5_names(path: Path, settings: Settings) -> set[str]:
+    """The images that an H5 has; none if there is no such file."""
     try:
         import h5py
     except ModuleNotFoundError:
@@ -289,8 +303,7 @@ def _h5_names(path: Path, folder: Path, settings: Settings) -> set[str]:
             file.visit(paths.append)
     except OSError:
         raise FolderError(f"{path}: is not an H5 file") from None
-    names = {name.rpartition("/")[0] for name in paths if name.endswith("/keypoints")}
-    return {name for name in names if not _is_older(path, folder / name)}
+    return {name.rpartition("/")[0] for name in paths if name.endswith("/keypoints")}
 
 
 def _check_settings(path: Path, found: str | None, settings: Settings) -> None:

@@ -93,13 +93,14 @@ def to_gray(image: Any, name: str = "image") -> NDArray[np.uint8]:
     return np.ascontiguousarray(array.reshape(array.shape[:2]))
 
 
-def check_mask(mask: Any, gray: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+def check_mask(mask: Any, gray: NDArray[np.uint8], name: str = "mask") -> NDArray[np.uint8] | None:
     """Check a detection mask and bring it to the form that OpenCV takes.
 
     Args:
         mask: None, or ``(H, W)`` or ``(H, W, 1)`` bool or integers, any nonzero value valid; an
             array or a ``cv2.UMat``.
         gray: ``(H, W)`` uint8, the image that it belongs to.
+        name: how the error calls the argument.
 
     Returns:
         ``(H, W)`` uint8 of 0 and 255, or None.
@@ -109,13 +110,13 @@ def check_mask(mask: Any, gray: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """
     if mask is None:
         return None
-    array = _as_array(mask, "mask")
+    array = _as_array(mask, name)
     if array.dtype.kind not in "bui":
-        raise ImageError(f"mask: expected bool or integers, got {array.dtype}")
+        raise ImageError(f"{name}: expected bool or integers, got {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.shape != gray.shape:
-        raise ImageError(f"mask: expected the image's shape {gray.shape}, got {array.shape}")
+        raise ImageError(f"{name}: expected the image's shape {gray.shape}, got {array.shape}")
     return np.where(array != 0, np.uint8(255), np.uint8(0))
 
 
@@ -204,5 +205,6 @@ def _to_8_bit(pixels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 def _as_array(value: Any, name: str) -> NDArray[Any]:
     array = value.get() if isinstance(value, cv2.UMat) else value
     if not isinstance(array, np.ndarray):
-        raise ImageError(f"{name}: expected an array, got {type(value).__name__}")
+        hint = "; cv2.imread returns it for what it cannot read" if value is None else ""
+        raise ImageError(f"{name}: expected an array, got {type(value).__name__}{hint}")
     return array

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
+from .detectors import SCALE_FACTORS, create_detector, detect, to_arrays
 from .image import to_gray
 from .orb import to_orb
 from .types import Features
@@ -69,14 +69,12 @@ class OpenCVFeatures:
             ImageError: the image is not usable.
         """
         gray = to_gray(image)
-        orient = self._detector_name in WITHOUT_ANGLE
         found = detect(
             self._detector,
             gray,
             None,
             self._nfeatures,
             even=self._even,
-            orient=orient,
             subpixel=self._subpixel,
         )
         # class_id carries the index through compute, which drops and reorders keypoints.

@@ -1,4 +1,4 @@
-"""Keypoints to patches: the only place with pixel-centre, scale and angle conventions.
+"""Keypoints to patches: the place with the conventions of patches' centre, scale and angle.
 
 The centre of the image's top-left pixel is (0, 0). A patch of side S covers ``size * scale`` pixels
 of the image; its samples lie on a regular grid, centred on the keypoint and turned by ``angle``
@@ -17,6 +17,7 @@ from . import _cpu
 from .threads import default_threads
 
 PATCH_SIDE = 32
+_MOST_SAMPLES = 1024  # along a side
 
 # cv2.remap refuses images with a side of 32767 or more.
 _REMAP_LIMIT = 32766
@@ -55,8 +56,8 @@ def extract_patches(
         ``(K, side, side)`` patches and ``(K,)`` the indices of the keypoints they belong to.
 
     Raises:
-        ValueError: lengths differ, a value is not finite, a size is not positive, or ``side`` is
-            out of range.
+        ValueError: lengths differ, a value is not finite, a size is not positive, or ``side``,
+            ``border`` or ``dtype`` is none of the above.
 
     Example:
         >>> image = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
@@ -77,6 +78,8 @@ class PatchCutter:
     """
 
     def __init__(self, gray: NDArray[np.uint8], dtype: DTypeLike = np.uint8):
+        if np.dtype(dtype) not in (np.uint8, np.float32):
+            raise ValueError(f"dtype: expected uint8 or float32, got {np.dtype(dtype)}")
         self._levels = [np.ascontiguousarray(gray, dtype)]
 
     def cut(
@@ -95,6 +98,8 @@ class PatchCutter:
         ``frames``, ``(N, 2, 2)`` of determinant 1, turn and stretch the patches: they take their
         coordinates to those of the square patch, see :mod:`bindesc.orientation`.
         """
+        if not 1 <= side <= _MOST_SAMPLES:
+            raise ValueError(f"side: expected 1 to {_MOST_SAMPLES}, got {side}")
         affine = _sampling(xy, size, angle, scale, side, frames)
         kept = np.arange(len(affine))
         shape = self._levels[0].shape

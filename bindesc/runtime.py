@@ -52,12 +52,22 @@ class Runtime:
 
     Raises:
         WeightsError: see :func:`bindesc.weights.load_model`.
-        RuntimeError: torch has no such device.
+        ValueError: the device is not there, or cannot run the model.
     """
 
     def __init__(self, model: str | os.PathLike[str], device: str = "cpu"):
         self.manifest: Manifest
         self.manifest, tensors = read_model(model)
+        try:
+            self._prepare(model, tensors, device)
+            if device != "cpu":  # some can be named, but not used
+                self.describe(np.zeros((1, PATCH_SIDE, PATCH_SIDE), np.uint8))
+        except (RuntimeError, AssertionError) as error:  # torch raises either
+            raise ValueError(f"device: {device!r} cannot be used ({error})") from None
+
+    def _prepare(
+        self, model: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], device: str
+    ) -> None:
         layers = from_tensors(tensors)
         if not layers:
             self._describe = _in_floats(restore_network(model, self.manifest, tensors), device)

@@ -37,6 +37,7 @@ from .folder import (
     extract_folder,
     feature_path,
     find_images,
+    is_described,
     open_store,
 )
 from .image import ImageError, read_image
@@ -97,7 +98,7 @@ def describe(
     progress: Progress = silent,
     shard: Shard = WHOLE,
 ) -> Report:
-    """Describe the images that are not described yet.
+    """Describe the images that are not described yet, or changed since.
 
     Args:
         folder: with the photos.
@@ -223,7 +224,7 @@ def _undescribed(folder: Path, output: Path) -> int:
         return True
 
     names = find_images(folder)
-    missing = [name for name in names if not feature_path(output / "features", name).exists()]
+    missing = [name for name in names if not is_described(folder, output / "features", name)]
     return sum(in_parallel(readable, missing))
 
 

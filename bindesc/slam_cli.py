@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # --help needs no NumPy
     from .image import ImageError
 
 
+_CODES_A_WORD = 10  # below, a vocabulary knows its images by heart
+
+
 def register(commands: Any, add_feature_options: Callable[[argparse.ArgumentParser], None]) -> None:
     """Add the commands to the ``argparse`` sub-parsers; OpenCV is imported when one runs."""
     vocab = commands.add_parser("vocab", help="visual vocabularies for place recognition")
@@ -81,10 +84,17 @@ def _train(args: argparse.Namespace) -> int:
     codes = [codes for _, codes in _read(args, args.sources)]
     vocabulary = train_vocabulary(codes, args.k, args.L, args.seed)
     vocabulary.save(args.out)
+    count = sum(map(len, codes))
     print(
-        f"{args.out}: {len(vocabulary)} words from {sum(map(len, codes))} codes of "
+        f"{args.out}: {len(vocabulary)} words from {count} codes of "
         f"{len(codes)} images, k {args.k}, L {args.L}"
     )
+    if count < _CODES_A_WORD * len(vocabulary):
+        print(
+            f"bindesc: fewer than {_CODES_A_WORD} codes a word tell places apart badly: "
+            "give more photos, or a smaller -k or -L",
+            file=sys.stderr,
+        )
     return 0
 
 

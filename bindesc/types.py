@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import cv2
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,14 @@ class Features:
     def __len__(self) -> int:
         return len(self.xy)
 
+    def keypoints(self) -> tuple[cv2.KeyPoint, ...]:
+        """The same as OpenCV's keypoints; ``octave`` and ``class_id`` have their defaults."""
+        import cv2
+
+        fields = (self.size, self.angle, self.response)
+        rows = zip(self.xy.tolist(), *(field.tolist() for field in fields), strict=True)
+        return tuple(cv2.KeyPoint(x, y, *others) for (x, y), *others in rows)
+
 
 @dataclass(frozen=True, eq=False)
 class Matches:
@@ -38,7 +50,8 @@ class Matches:
 
     Attributes:
         pairs: ``(K, 2)`` int32, the query and the train index, in ascending query order.
-        distance: ``(K,)`` uint16, the Hamming distance in bits.
+        distance: ``(K,)`` uint16, the Hamming distance in bits; a difference of two may wrap
+            around.
     """
 
     pairs: NDArray[np.int32]
@@ -46,6 +59,13 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def dmatches(self) -> tuple[cv2.DMatch, ...]:
+        """The same as OpenCV's matches, for ``cv2.drawMatches`` and others."""
+        import cv2
+
+        rows = zip(self.pairs.tolist(), self.distance.tolist(), strict=True)
+        return tuple(cv2.DMatch(query, train, distance) for (query, train), distance in rows)
 
 
 @dataclass(frozen=True, eq=False)

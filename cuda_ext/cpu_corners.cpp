@@ -25,7 +25,8 @@ struct Kernels {
   void correlate(const Image& image, const Corners& corners, const Take& take) const {
     std::array<int16_t, kSide * kSide> window;
     for (int64_t i = 0; i < corners.count; ++i) {
-      const int64_t left = corners.xy[2 * i] - kRadius, top = corners.xy[2 * i + 1] - kRadius;
+      const int64_t left = int64_t{corners.xy[2 * i]} - kRadius;
+      const int64_t top = int64_t{corners.xy[2 * i + 1]} - kRadius;
       const bool inside = left >= 0 && left + kSide <= image.width;
       int16_t* line = window.data();
       for (int v = 0; v < kSide; ++v, line += kSide) {
@@ -46,7 +47,8 @@ struct Kernels {
   }
 };
 
-constexpr int kDiscRadius = 15, kFitRadius = 4;
+constexpr int kDiscRadius = 15;
+constexpr int kFitRadius = 4;  // 3 of the wider blur, and 1 of the derivatives
 
 Kernels<2, 2 * kDiscRadius + 1> disc() {
   Kernels<2, 2 * kDiscRadius + 1> kernels;

@@ -9,7 +9,8 @@ namespace bindesc {
 namespace {
 
 // The points so far, in square cells of which there are about as many as points in the end: the
-// nearest of i points is some sqrt(N / i) cells away, so all searches visit O(N log N) cells.
+// nearest of i points is some sqrt(N / i) cells away, so all searches visit O(N log N) cells. That is
+// for points that are spread, as keypoints are: a cell that holds most of them makes it O(N^2).
 class Grid {
  public:
   Grid(const float* xy, int64_t count) : xy_(xy), next_(static_cast<size_t>(count)) {

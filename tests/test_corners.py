@@ -128,6 +128,12 @@ def test_a_view_of_an_image_serves():
     assert (intensity_centroid(part, xy) == intensity_centroid(part.copy(), xy)).all()
 
 
+@pytest.mark.parametrize("measure", [intensity_centroid, subpixel_offsets])
+def test_places_must_be_finite(measure):
+    with pytest.raises(ValueError, match="xy: every value must be finite"):
+        measure(textured_gray(), np.float32([[5, np.nan]]))
+
+
 def test_the_core_refuses_what_it_cannot_read():
     with pytest.raises(ValueError, match="image without pixels"):
         _cpu.subpixel_offsets(np.empty((0, 5), np.uint8), np.zeros((1, 2), np.int32))

@@ -1,4 +1,3 @@
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,17 +12,7 @@ from bindesc.detectors import (
     select_keypoints,
     suppression_radius,
     to_arrays,
-    to_keypoints,
 )
-
-
-def test_keypoints_survive_the_way_through_arrays():
-    keypoints = cv2.ORB.create(50).detect(textured_gray(200, 200), None)
-    back = to_keypoints(*to_arrays(keypoints))
-    assert len(back) == len(keypoints) > 0
-    for a, b in zip(keypoints, back, strict=True):
-        assert (a.pt, a.size, a.angle, a.response) == (b.pt, b.size, b.angle, b.response)
-
 
 CLOUDS = {
     "uniform": lambda random, count: random.uniform(0, 50, (count, 2)),

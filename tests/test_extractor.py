@@ -236,11 +236,81 @@ def test_at_most_nfeatures_keypoints(detector, even):
     assert 0 < len(extractor.detect(textured_gray(240, 320))) <= 10
 
 
+def test_a_fast_object_gets_an_orientation_too():
+    gray = textured_gray(200, 200)
+    own = bindesc.create(cv2.FastFeatureDetector.create(), nfeatures=100)
+    named = bindesc.create("fast", nfeatures=100)
+    assert (named.extract(gray).angle == own.extract(gray).angle).all()
+    assert (named.extract(gray).descriptors == own.extract(gray).descriptors).all()
+
+
+def test_a_foreign_detector_keeps_its_keypoints():
+    class FasterCorners:
+        def detect(self, image, mask):
+            return [cv2.KeyPoint(50.4, 60.3, 7)]
+
+    extractor = bindesc.create(FasterCorners())
+    (keypoint,) = extractor.detect(textured_gray(200, 200))
+    assert keypoint.angle == -1
+    assert np.allclose(keypoint.pt, (50.4, 60.3))
+
+
+def test_even_needs_to_know_how_many_of_an_object():
+    with pytest.raises(ValueError, match=r"even: .*nfeatures"):
+        bindesc.create(cv2.ORB.create(1000), even=True)
+    spread = bindesc.create(cv2.ORB.create(4000), nfeatures=100, even=True)
+    assert len(spread.detect(textured_gray())) == 100
+
+
+def test_a_number_in_the_place_of_the_detector():
+    with pytest.raises(ValueError, match="number of keypoints is nfeatures"):
+        bindesc.create(1000)
+
+
+@pytest.mark.parametrize("scale_factor", [0.1, 0.25, 1.0, 3.0])
+@pytest.mark.parametrize("detector", ["orb", "fast"])
+def test_all_ways_to_describe_agree(detector, scale_factor):
+    gray = textured_gray(200, 200)
+    extractor = bindesc.create(detector, scale_factor=scale_factor)
+    _, codes = extractor.detectAndCompute(gray, None)
+    features = extractor.extract(gray)
+    assert (features.descriptors == codes).all()
+    assert (extractor.compute(gray, extractor.detect(gray))[1] == codes).all()
+    again = extractor.compute(gray, features.keypoints())[1]
+    assert (again == codes).all()
+
+
+def test_features_as_keypoints_of_opencv():
+    gray = textured_gray(200, 200)
+    extractor = bindesc.create()
+    for a, b in zip(extractor.detect(gray), extractor.extract(gray).keypoints(), strict=True):
+        assert (a.pt, a.size, a.angle, a.response) == (b.pt, b.size, b.angle, b.response)
+    assert extractor.extract(np.zeros((9, 9), np.uint8)).keypoints() == ()
+
+
+def test_errors_of_a_batch_say_which_image():
+    extractor = bindesc.create()
+    gray = textured_gray(50, 50)
+    with pytest.raises(ImageError, match=r"images\[1\]: .* NoneType; cv2.imread"):
+        extractor.extract_batch([gray, None])
+    with pytest.raises(ImageError, match=r"masks\[1\]: expected the image's shape"):
+        extractor.extract_batch([gray, gray], [None, gray[1:]])
+    with pytest.raises(ImageError, match=r"^image: "):
+        extractor.extract(None)
+
+
+def test_a_device_that_is_not_there_is_a_value_error():
+    for device in ("cuda:77", "nowhere", "meta"):
+        with pytest.raises(ValueError, match=f"device: '{device}' cannot be used"):
+            bindesc.create(device=device)
+
+
 def test_a_detector_object_has_its_own_limit():
     gray = np.random.default_rng(0).integers(0, 256, (240, 320)).astype(np.uint8)
     for count in (100, 900):
         detector = cv2.ORB.create(count)
         assert len(bindesc.create(detector).detect(gray)) == len(detector.detect(gray))
+        assert bindesc.create(detector).getMaxFeatures() == count
     assert len(bindesc.create(detector, nfeatures=300).detect(gray)) == 300
     fast = cv2.FastFeatureDetector.create()
     assert len(bindesc.create(fast).detect(gray)) == len(fast.detect(gray)) > 500

@@ -134,27 +134,39 @@ def test_every_readable_image_is_described_once(photos: Path, tmp_path: Path, ki
     assert {path.name for path in tmp_path.iterdir()} == {"photos", output.name}
 
 
-@pytest.mark.parametrize("kind", [0, 1])
-def test_a_replaced_image_is_described_anew(photos: Path, tmp_path: Path, kind: int) -> None:
-    output = outputs(tmp_path)[kind]
+@pytest.mark.parametrize("seconds", [-1000, 1000])
+def test_a_replaced_image_is_described_anew(photos: Path, tmp_path: Path, seconds: int) -> None:
+    output = tmp_path / "features"
     run(photos, output)
     before = contents(output)
     name = "sub/black.png"
+    when = (photos / name).stat().st_mtime + seconds
     assert cv2.imwrite(str(photos / name), textured(seed=9))
-    later = time.time() + 1
-    os.utime(photos / name, (later, later))
+    os.utime(photos / name, (when, when))
     report, images = run(photos, output)
     assert (report.extracted, report.kept, images) == (1, 3, 1)
     after = contents(output)
     assert after.pop(name) > before.pop(name) == 0
     assert after == before
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (0, 4, 0)
+
+
+def test_an_h5_keeps_what_other_folders_gave(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "features.h5"
+    run(photos, output)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert cv2.imwrite(str(other / "new.png"), textured(seed=9))
+    run(other, output)
+    assert sorted(contents(output)) == sorted([*NAMES, "new.png"])
 
 
 def test_features_of_an_image_that_is_damaged_now_are_removed(photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "features"
     run(photos, output)
     (photos / "a.jpg").write_bytes(b"")
-    later = time.time() + 1
+    later = time.time() + 1000
     os.utime(photos / "a.jpg", (later, later))
     report, _ = run(photos, output)
     assert (report.extracted, report.kept, len(report.unreadable)) == (0, 3, 2)

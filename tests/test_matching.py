@@ -355,3 +355,14 @@ def test_memory_grows_with_n_plus_m():
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert 0 < int(out.stdout) < 20
+
+
+def test_matches_as_those_of_opencv():
+    random = np.random.default_rng(0)
+    query, train = (random.integers(0, 256, (50, 32)).astype(np.uint8) for _ in range(2))
+    found = matching.match(query, train)
+    values = [(m.queryIdx, m.trainIdx, m.distance) for m in found.dmatches()]
+    assert len(values) == len(found) > 0
+    pairs = zip(found.pairs.tolist(), found.distance.tolist(), strict=True)
+    assert values == [(*pair, distance) for pair, distance in pairs]
+    assert matching.match(query[:0], train).dmatches() == ()

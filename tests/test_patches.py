@@ -250,3 +250,19 @@ def test_lengths_must_agree():
     xy, size, angle = points((1, 1, 31, 0), (2, 2, 31, 0))
     with pytest.raises(ValueError, match="xy, size, angle"):
         extract_patches(textured_gray(50, 50), xy, size[:1], angle)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("side", [0, -1, 1025, 40000])
+def test_sides_out_of_range(dtype, side):
+    point = np.zeros((1, 2), np.float32)
+    one = np.ones(1, np.float32)
+    with pytest.raises(ValueError, match="side: "):
+        extract_patches(textured_gray(50, 50), point, one, one, side=side, dtype=dtype)
+
+
+def test_other_dtypes_are_refused():
+    point = np.zeros((1, 2), np.float32)
+    one = np.ones(1, np.float32)
+    with pytest.raises(ValueError, match="dtype: expected uint8 or float32, got int32"):
+        extract_patches(textured_gray(50, 50), point, one, one, dtype=np.int32)

@@ -241,6 +241,11 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert re.search(r"v.txt: \d+ words from 2\d\d codes of 3 images, k 6, L 2\n", printed.out)
     assert "skipped" in printed.err
+    assert "fewer than 10 codes a word" in printed.err
+    assert main([*train[:-4], "-k", "3", "-L", "1", "--n-kpts", "100"]) == 0
+    assert "codes a word" not in capsys.readouterr().err
+    assert main([*train, "--n-kpts", "100"]) == 0
+    capsys.readouterr()
     query = ["vocab", "query", str(out), str(tmp_path / "again.png"), str(photos), "--top", "2"]
     assert main([*query, "--n-kpts", "100"]) == 0
     best, _ = capsys.readouterr().out.splitlines()

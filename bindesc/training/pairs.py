@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..detectors import SCALE_FACTORS, WITHOUT_ANGLE, create_detector, detect, to_arrays
+from ..detectors import SCALE_FACTORS, create_detector, detect, to_arrays
 from ..files import atomic_folder
 from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
@@ -91,8 +91,7 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
     detector = create_detector(name, settings.keypoints)
     points = []
     for view in views[:2]:
-        orient = name in WITHOUT_ANGLE
-        keypoints = detect(detector, view, None, settings.keypoints, orient=orient)
+        keypoints = detect(detector, view, None, settings.keypoints)
         xy, size, angle, _ = to_arrays(keypoints)
         points.append((xy, size * SCALE_FACTORS[name], angle))
     carried = views.carry(points[0][0])
