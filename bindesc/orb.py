@@ -34,7 +34,7 @@ def detect_orb(
     Returns:
         Keypoints as ``orb`` would give them after :func:`from_orb`, but for ``subpixel``.
     """
-    if not orb.getScaleFactor() > 1:  # all levels are the image itself
+    if not orb.getScaleFactor() > 1:  # one level, which is the image, or an error of OpenCV
         keypoints = list(orb.detect(gray, mask))
         if subpixel:
             place_subpixel(gray, keypoints)
@@ -94,7 +94,7 @@ def to_orb(orb: Any, keypoints: Sequence[cv2.KeyPoint], shape: tuple[int, ...]) 
 
 
 def place_subpixel(gray: NDArray[np.uint8], keypoints: Sequence[cv2.KeyPoint]) -> None:
-    """Move corners of the image itself by :func:`bindesc.corners.subpixel_offsets`."""
+    """Move corners at whole pixels of the image by :func:`bindesc.corners.subpixel_offsets`."""
     xy = positions(keypoints)
     _move(keypoints, xy + subpixel_offsets(gray, xy))
 
