@@ -125,7 +125,7 @@ def describe(
     if not any(output.glob("*")):
         make_extractor()  # settings of one that cannot be made must not be written down
     open_store(output, settings.flat(), shard)
-    return extract_folder(
+    report = extract_folder(
         folder,
         output / "features",
         make_extractor,
@@ -134,6 +134,9 @@ def describe(
         lambda names: tracked(progress, "describe", names),
         shard,
     )
+    if report.extracted:
+        (output / _PAIRS).unlink(missing_ok=True)  # some may have been chosen by other features
+    return report
 
 
 def match(
@@ -210,6 +213,7 @@ def reconstruct(
     return models
 
 
+_PAIRS = "pairs.json"
 _DIGEST = "matches.sha256"
 
 
@@ -234,7 +238,7 @@ def _plan(folder: Path, output: Path, settings: SfmSettings) -> Collection:
     names = [name for name in find_images(folder) if feature_path(store, name).exists()]
     if len(names) < 2:
         raise TooFewError(f"{folder}: {len(names)} usable image, a model needs two or more")
-    path = output / "pairs.json"
+    path = output / _PAIRS
     saved = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if saved.get("images") != names:
         pairs = PairChoice.parse(settings.pairs).choose(

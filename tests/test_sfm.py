@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,28 @@ def database(output: Path) -> list:
 def assert_same(output: Path, expected: Path) -> None:
     assert database(output) == database(expected)
     assert files(output) == files(expected)
+
+
+def test_pairs_are_chosen_anew_for_photos_that_were_replaced(photos: Path, tmp_path: Path) -> None:
+    mixed, output = tmp_path / "mixed", tmp_path / "out"
+    shutil.copytree(photos, mixed)
+    options = ["--pairs", "similar:1", "--shard", "1/1"]
+    assert sfm(mixed, output, *options) == 0
+    before = (output / "pairs.json").read_bytes()
+    assert sfm(mixed, output, *options) == 0
+    assert (output / "pairs.json").read_bytes() == before
+    first, *_, last = sorted(mixed.iterdir())
+    content = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    last.write_bytes(content)
+    for path in (first, last):
+        os.utime(path, (10**9, 10**9))
+    assert sfm(mixed, output, *options) == 0
+    after = (output / "pairs.json").read_bytes()
+    assert after != before
+    shutil.rmtree(output)
+    assert sfm(mixed, output, *options) == 0
+    assert (output / "pairs.json").read_bytes() == after
 
 
 def test_scene_is_reconstructed(finished: Path, photos: Path) -> None:
