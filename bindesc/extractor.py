@@ -142,8 +142,7 @@ def create(
     if nfeatures is None:
         if even and custom is not None:
             raise ValueError("even: with a detector object, say how many keypoints: nfeatures=...")
-        limit = getattr(custom, "getMaxFeatures", lambda: MOST_FEATURES)
-        nfeatures = _USUAL_FEATURES if custom is None else limit()
+        nfeatures = _USUAL_FEATURES if custom is None else _own_limit(custom)
     settings = Settings(
         detector=CUSTOM if custom is not None else str(name),
         model=os.fspath(model),
@@ -207,18 +206,18 @@ class BinDesc:
         """
         if not len(images):
             return []
-        which = [f"s[{i}]" for i in range(len(images))] if len(images) > 1 else [""]
-        inputs = list(zip(images, _as_many(masks, images, "masks"), which, strict=True))
+        all_masks = _as_many(masks, images, "masks")
 
-        def find(one: tuple[Any, Any, str]) -> tuple[Any, Any, Any, Any]:
-            image, mask, index = one
-            gray = to_gray(image, "image" + index)
-            arrays = to_arrays(self._detect(gray, check_mask(mask, gray, "mask" + index)))
+        def find(i: int) -> tuple[Any, Any, Any, Any]:
+            index = f"s[{i}]" if len(images) > 1 else ""  # errors speak of image, or of images[i]
+            gray = to_gray(images[i], "image" + index)
+            mask = check_mask(all_masks[i], gray, "mask" + index)
+            arrays = to_arrays(self._detect(gray, mask))
             return gray.shape, arrays, *self._cut(gray, *arrays[:3])
 
         # Others crash in several threads, such as cv2.MSER.
         known = isinstance(self._detector, cv2.Feature2D) and detector_name(self._detector)
-        found = list((in_parallel if known else map)(find, inputs))
+        found = list((in_parallel if known else map)(find, range(len(images))))
         codes = self.describe(np.concatenate([patches for _, _, patches, _ in found]))
         ends = np.cumsum([len(patches) for _, _, patches, _ in found])
         features = []
@@ -378,6 +377,12 @@ class BinDesc:
         return extract_oriented(
             self._runtime.orienter, gray, xy, size, angle, scale=scale, border=self.settings.border
         )
+
+
+def _own_limit(detector: Any) -> int:
+    """The most keypoints that a detector object gives, where it has such a setting; 0 is none."""
+    limit = detector.getMaxFeatures() if hasattr(detector, "getMaxFeatures") else 0
+    return limit if limit > 0 else MOST_FEATURES
 
 
 def _is_integer(value: Any) -> bool:

@@ -14,6 +14,13 @@ from bindesc.orb import positions
 NARROW, WIDE = [1, 4, 6, 4, 1], [1, 6, 15, 20, 15, 6, 1]
 
 
+def noise(height, width, seed):
+    """A picture and 20 places in it."""
+    random = np.random.default_rng(seed)
+    gray = random.integers(0, 256, (height, width)).astype(np.uint8)
+    return gray, places(random, height, width, 20)
+
+
 def places(random, height, width, count):
     return np.column_stack([random.integers(0, width, count), random.integers(0, height, count)])
 
@@ -37,9 +44,7 @@ def test_orientation_turns_with_the_image():
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 9))
 def test_moments_are_sums_over_the_disc(height, width, seed):
-    random = np.random.default_rng(seed)
-    gray = random.integers(0, 256, (height, width)).astype(np.uint8)
-    xy = places(random, height, width, 20)
+    gray, xy = noise(height, width, seed)
     y, x = np.mgrid[-15:16, -15:16]
     inside = x**2 + y**2 <= 15**2
     padded = np.pad(gray, 15, mode="reflect").astype(int)
@@ -51,9 +56,7 @@ def test_moments_are_sums_over_the_disc(height, width, seed):
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 def test_offsets_are_a_newton_step_on_a_difference_of_blurs(height, width, seed):
-    random = np.random.default_rng(seed)
-    gray = random.integers(0, 256, (height, width)).astype(np.uint8)
-    xy = places(random, height, width, 20)
+    gray, xy = noise(height, width, seed)
     padded = np.pad(gray, 5, mode="reflect").astype(np.float64)
 
     def blur(row):

@@ -315,6 +315,9 @@ def test_a_detector_object_has_its_own_limit():
     fast = cv2.FastFeatureDetector.create()
     assert len(bindesc.create(fast).detect(gray)) == len(fast.detect(gray)) > 500
     assert len(bindesc.create("fast").detect(gray)) == 500
+    unlimited = cv2.GFTTDetector.create(0)
+    found = bindesc.create(unlimited, scale_factor=1.0).detect(gray)
+    assert len(found) == len(unlimited.detect(gray)) > 0
 
 
 @pytest.mark.parametrize(
