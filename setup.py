@@ -56,6 +56,7 @@ setup(
             "scikit-image>=0.20",
         ],
         "dev": [
+            "cmake>=3.16",
             "h5py>=3.8",
             "hypothesis>=6.100",
             "matplotlib>=3.7",

@@ -181,7 +181,10 @@ def _add_export(commands: Any) -> None:
     parser = commands.add_parser("export", help="a model for other runtimes")
     parser.set_defaults(run=_command("run_export"))
     parser.add_argument("model", metavar="NAME|PATH", help="a shipped model or a .safetensors file")
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="to write, for ONNX runtimes")
+    parser.add_argument(
+        "--cpp", type=Path, metavar="FILE", help="to write, for C++ programs (cuda_ext/bindesc.h)"
+    )
 
 
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:

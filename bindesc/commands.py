@@ -122,9 +122,16 @@ def run_demo(args: Namespace) -> int:
 
 def run_export(args: Namespace) -> int:
     """``bindesc export``."""
+    from .cpp_export import export_cpp
     from .onnx_export import export_onnx
 
-    for path in export_onnx(args.model, args.onnx):
+    if not (args.onnx or args.cpp):
+        raise ValueError("export: name a file, by --onnx or --cpp")
+    written = export_onnx(args.model, args.onnx) if args.onnx else []
+    if args.cpp:
+        export_cpp(args.model, args.cpp)
+        written.append(args.cpp)
+    for path in written:
         print(f"wrote {path}")
     return EXIT_OK
 

@@ -1,0 +1,209 @@
+// Keypoints to codes: bindesc/patches.py and bindesc/orientation.py, with the same arithmetic.
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+
+#include "bindesc.h"
+#include "cpu_corners.h"
+#include "cpu_sample.h"
+#include "model_file.h"
+#include "pyramid.h"
+
+namespace bindesc {
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+constexpr int kCodeSide = 32, kOrientationSide = 16;
+constexpr double kLeastSide = 8, kUsualSide = 31;  // pixels, of patches before the support
+constexpr int64_t kChunk = 4096;                   // keypoints whose patches are held at a time
+
+// Turns and stretches are rounded to such a part of all round and of 1.
+constexpr double kTurnSteps = 256, kStretchSteps = 64, kStretch = 0.5;
+
+// [[a, b], [c, d]]
+struct Matrix {
+  double a, b, c, d;
+};
+
+Matrix operator*(const Matrix& x, const Matrix& y) {
+  return {x.a * y.a + x.b * y.c, x.a * y.b + x.b * y.d, x.c * y.a + x.d * y.c,
+          x.c * y.b + x.d * y.d};
+}
+
+double radians(double degrees) { return degrees * (kPi / 180); }
+
+// What an orientation network's four outputs say: first turned, then stretched.
+Matrix frame(const int32_t* outputs) {
+  const double x = outputs[0], y = outputs[1], z = outputs[2], w = outputs[3];
+  const double length = std::sqrt(std::max(x * x + y * y + z * z + w * w, 1.0));
+  const auto stretch = [=](double value) {
+    return std::nearbyint(value * (kStretch * kStretchSteps) / length) / kStretchSteps;
+  };
+  const double p = stretch(z), q = stretch(w);
+  const double scale = 1 / std::sqrt(1 - p * p - q * q);
+  const double steps = std::nearbyint(std::atan2(y, x) * (kTurnSteps / (2 * kPi)));
+  const double angle = radians(steps * (360 / kTurnSteps));
+  const double cosine = std::cos(angle) * scale, sine = std::sin(angle) * scale;
+  return {(1 + p) * cosine + q * sine, q * cosine - (1 + p) * sine,
+          q * cosine + (1 - p) * sine, (1 - p) * cosine - q * sine};
+}
+
+// From a patch's coordinates, in samples from its centre, to offsets in the image.
+Matrix similarity(const KeyPoint& keypoint, double scale, int side) {
+  const double step = keypoint.size * scale / side;
+  const double angle = keypoint.angle < 0 ? 0 : radians(keypoint.angle);
+  const double cosine = step * std::cos(angle), sine = step * std::sin(angle);
+  return {cosine, -sine, sine, cosine};
+}
+
+// The level whose pixels come closest to the sampling step.
+int level_of(const KeyPoint& keypoint, double scale, int side, int levels) {
+  const float step = keypoint.size * static_cast<float>(scale / side);
+  const float level = std::nearbyint(std::log2(std::max(step, 1e-6f)));
+  return static_cast<int>(std::clamp(level, 0.0f, static_cast<float>(levels - 1)));
+}
+
+void check(const GrayImage& image) {
+  if (!image.data || image.width < 1 || image.height < 1 || image.row_bytes < image.width) {
+    throw std::invalid_argument("image: expected pixels, and rows of at least its width");
+  }
+}
+
+void check(const KeyPoint& keypoint) {
+  const bool finite = std::isfinite(keypoint.x) && std::isfinite(keypoint.y) &&
+                      std::isfinite(keypoint.size) && std::isfinite(keypoint.angle);
+  if (!finite || !(keypoint.size > 0)) {
+    throw std::invalid_argument("keypoints: values must be finite, sizes positive");
+  }
+}
+
+int thread_count(int threads) {
+  if (threads < 0) throw std::invalid_argument("threads: must not be negative");
+  return threads ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+bool never() { return false; }
+
+}  // namespace
+
+struct Extractor::Model {
+  ModelFile file;
+
+  // [count][side][side]; `frames` [count] or null.
+  std::vector<uint8_t> cut(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
+                           const Matrix* frames, double scale, int side, int threads) const {
+    std::vector<float> affine(static_cast<size_t>(6 * count));
+    std::vector<int32_t> level(static_cast<size_t>(count));
+    const int levels = static_cast<int>(pyramid.levels().size());
+    for (int64_t i = 0; i < count; ++i) {
+      const KeyPoint& keypoint = keypoints[i];
+      Matrix linear = similarity(keypoint, scale, side);
+      if (frames) linear = linear * frames[i];
+      level[static_cast<size_t>(i)] = level_of(keypoint, scale, side, levels);
+      const float pixel = std::ldexp(1.0f, level[static_cast<size_t>(i)]);
+      const double values[] = {linear.a, linear.b, keypoint.x, linear.c, linear.d, keypoint.y};
+      for (int k = 0; k < 6; ++k) {
+        affine[static_cast<size_t>(6 * i + k)] = static_cast<float>(values[k]) / pixel;
+      }
+    }
+    std::vector<uint8_t> patches(static_cast<size_t>(count * side * side));
+    Stop stop(never);
+    sample_patches(choose_kernel(), pyramid.levels(), {affine.data(), level.data(), count, side},
+                   threads, stop, patches.data());
+    return patches;
+  }
+
+  std::vector<Matrix> frames(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
+                             double scale, int threads) const {
+    const auto patches =
+        cut(pyramid, keypoints, count, nullptr, scale, kOrientationSide, threads);
+    std::vector<Matrix> frames(static_cast<size_t>(count));
+    const int outputs = file.orientation->outputs();
+    const auto store = [&](int64_t first, int some, const int32_t* sums) {
+      for (int i = 0; i < some; ++i) {
+        const bool upright = keypoints[first + i].angle < 0;
+        frames[static_cast<size_t>(first + i)] =
+            upright ? Matrix{1, 0, 0, 1} : frame(sums + i * outputs);
+      }
+    };
+    Stop stop(never);
+    file.orientation->run(choose_kernel(), patches.data(), count, threads, stop, store);
+    return frames;
+  }
+
+  void describe(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count, double scale,
+                int threads, uint8_t* codes) const {
+    std::vector<Matrix> adapted;
+    if (file.orientation) adapted = frames(pyramid, keypoints, count, scale, threads);
+    const auto patches = cut(pyramid, keypoints, count, file.orientation ? adapted.data() : nullptr,
+                             scale, kCodeSide, threads);
+    const int outputs = file.codes->outputs();
+    const auto pack = [&](int64_t first, int some, const int32_t* sums) {
+      pack_signs(sums, some, outputs, codes + first * (outputs / 8));
+    };
+    Stop stop(never);
+    file.codes->run(choose_kernel(), patches.data(), count, threads, stop, pack);
+  }
+};
+
+Extractor::Extractor(const std::string& model)
+    : model_(std::make_unique<const Model>(Model{read_model_file(model)})) {}
+Extractor::~Extractor() = default;
+Extractor::Extractor(Extractor&&) noexcept = default;
+Extractor& Extractor::operator=(Extractor&&) noexcept = default;
+
+int Extractor::bytes() const { return model_->file.codes->outputs() / 8; }
+
+std::vector<uint8_t> Extractor::compute(const GrayImage& image,
+                                        const std::vector<KeyPoint>& keypoints, double scale,
+                                        int threads) const {
+  check(image);
+  if (!(scale > 0 && std::isfinite(scale))) {
+    throw std::invalid_argument("scale: must be positive");
+  }
+  threads = thread_count(threads);
+  const double total = scale * model_->file.support;
+  const int most = most_levels(image);
+  int levels = 1;
+  std::vector<KeyPoint> sized = keypoints;
+  for (KeyPoint& keypoint : sized) {
+    check(keypoint);
+    if (keypoint.size * scale < kLeastSide) keypoint.size = static_cast<float>(kUsualSide / scale);
+    // Where fewer samples are taken, they are farther apart.
+    levels = std::max(levels, 1 + level_of(keypoint, total, kOrientationSide, most));
+  }
+  const Pyramid pyramid(image, levels);
+  const auto count = static_cast<int64_t>(sized.size());
+  std::vector<uint8_t> codes(static_cast<size_t>(count * bytes()));
+  for (int64_t first = 0; first < count; first += kChunk) {
+    model_->describe(pyramid, sized.data() + first, std::min(kChunk, count - first), total, threads,
+                     codes.data() + first * bytes());
+  }
+  return codes;
+}
+
+Matches match(Codes query, Codes train, const Filters& filters, int threads) {
+  if (query.bytes != train.bytes || query.bytes < 1 || query.bytes > kMaxBytes) {
+    throw std::invalid_argument("codes: expected two sets of one width, 1 to 64 bytes");
+  }
+  Matches found;
+  Stop stop(never);
+  match(choose_kernel(), query, train, filters, thread_count(threads), stop, found);
+  return found;
+}
+
+std::vector<std::array<double, 2>> subpixel_offsets(
+    const GrayImage& image, const std::vector<std::array<int32_t, 2>>& corners) {
+  check(image);
+  static_assert(sizeof(std::array<double, 2>) == 2 * sizeof(double));
+  std::vector<std::array<double, 2>> offsets(corners.size());
+  const Pyramid whole(image, 1);
+  if (corners.size()) {
+    subpixel_offsets(whole.levels()[0], {corners[0].data(), static_cast<int64_t>(corners.size())},
+                     offsets[0].data());
+  }
+  return offsets;
+}
+
+}  // namespace bindesc

@@ -1,0 +1,240 @@
+"""The C++ library: the same codes as Python's, whatever the image and the keypoints."""
+
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+import bindesc
+from bindesc.cli import main
+from bindesc.corners import subpixel_offsets
+from bindesc.cpp_export import export_cpp
+from bindesc.weights import WeightsError
+
+ROOT = Path(__file__).parents[1]
+CMAKE = shutil.which("cmake") or Path(sys.executable).with_name("cmake")
+
+
+HAS_OPENCV = (
+    shutil.which("pkg-config")
+    and subprocess.run(["pkg-config", "--exists", "opencv4"]).returncode == 0
+)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """The folder with the drivers and the example, built as the README says."""
+    folder = tmp_path_factory.mktemp("cpp")
+    drivers = ["cpp_extractor", *(["cpp_opencv"] if HAS_OPENCV else [])]
+    opencv = "find_package(OpenCV REQUIRED)\n" if HAS_OPENCV else ""
+    (folder / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\n"
+        "project(drivers LANGUAGES CXX)\n"
+        "add_compile_options(-Wall -Wextra -Werror)\n"
+        f'add_subdirectory("{ROOT / "cuda_ext"}" bindesc)\n{opencv}'
+        + "".join(
+            f'add_executable({driver} "{ROOT / "tests" / driver}.cpp")\n'
+            f"target_link_libraries({driver} PRIVATE bindesc ${{OpenCV_LIBS}})\n"
+            for driver in drivers
+        )
+    )
+    call(CMAKE, "-S", folder, "-B", folder / "build", f"-DBINDESC_EXAMPLE={bool(HAS_OPENCV)}")
+    call(CMAKE, "--build", folder / "build", "-j", "2")
+    return folder / "build"
+
+
+@pytest.fixture(scope="module")
+def program(build):
+    return build / "cpp_extractor"
+
+
+@pytest.fixture(scope="module", params=["compact", "tiny"])
+def model(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / f"{request.param}.bindesc"
+    export_cpp(request.param, path)
+    return request.param, path
+
+
+def call(*command):
+    assert shutil.which(str(command[0])), f"{command[0]} is missing"
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def describe(program, model, image, keypoints, scale=1.0, threads=2, pad=0):
+    """Codes, the number of matches, and the sum of the corners' offsets."""
+    folder = model.parent
+    height, width = image.shape
+    rows = np.pad(image, ((0, 0), (0, pad)), constant_values=77)
+    data = np.array([[*k.pt, k.size, k.angle] for k in keypoints], "<f4").tobytes()
+    header = struct.pack("<4q", width, height, width + pad, len(keypoints))
+    (folder / "input").write_bytes(header + rows.tobytes() + data)
+    command = program, model, folder / "input", folder / "output", scale, threads
+    matches, total = call(*command).splitlines()
+    codes = np.frombuffer((folder / "output").read_bytes(), np.uint8).reshape(-1, 32)
+    return codes, int(matches.split()[0]), float(total)
+
+
+@pytest.mark.parametrize(("detector", "scale"), [("orb", 1.0), ("fast", 5.0), ("sift", 6.75)])
+def test_codes_are_those_of_python(program, model, detector, scale):
+    name, path = model
+    image = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)[:, :401]
+    extractor = bindesc.create(detector, name, 2000)
+    keypoints, expected = extractor.detectAndCompute(image, None)
+    codes, matches, total = describe(program, path, image, keypoints, scale, pad=5)
+    assert len(codes) > 200 and (codes == expected).all()
+    assert matches == len(np.unique(codes, axis=0))
+    corners = np.array([k.pt for k in keypoints], np.float32).astype(np.int32)
+    offsets = subpixel_offsets(image, corners)
+    assert total == pytest.approx((offsets * [1, 2]).sum(), abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 3), (7, 90), (33, 32), (240, 5)])
+def test_any_image_and_keypoints(program, model, shape):
+    name, path = model
+    rng = np.random.default_rng(shape[0])
+    image = rng.integers(0, 256, shape).astype(np.uint8)
+    xy = rng.uniform(-50, 150, (400, 2))
+    size = np.exp(rng.uniform(-3, 8, 400))
+    angle = np.where(rng.random(400) < 0.2, -1, rng.uniform(0, 360, 400))
+    keypoints = [cv2.KeyPoint(*place, s, a) for place, s, a in zip(xy, size, angle, strict=True)]
+    _, expected = bindesc.create(model=name).compute(image, keypoints)
+    for threads in (1, 3):
+        codes, _, _ = describe(program, path, image, keypoints, threads=threads)
+        assert (codes == expected).all()
+
+
+def test_more_keypoints_than_are_held_at_a_time(program, model):
+    name, path = model
+    image = cv2.cvtColor(skimage.data.chelsea(), cv2.COLOR_RGB2GRAY)
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, image.shape[::-1], (9000, 2))
+    keypoints = [cv2.KeyPoint(x, y, 31, 30) for x, y in places]
+    _, expected = bindesc.create(model=name).compute(image, keypoints)
+    codes, _, _ = describe(program, path, image, keypoints, threads=0)
+    assert (codes == expected).all()
+
+
+def test_no_keypoints(program, model):
+    codes, matches, total = describe(program, model[1], np.zeros((9, 9), np.uint8), [])
+    assert codes.shape == (0, 32) and matches == 0 and total == 0
+
+
+needs_opencv = pytest.mark.skipif(not HAS_OPENCV, reason="no OpenCV for C++ (libopencv-dev)")
+
+
+@needs_opencv
+@pytest.mark.parametrize("subpixel", [True, False])
+@pytest.mark.parametrize("source", [skimage.data.astronaut, skimage.data.coffee])
+def test_opencv_interface_gives_what_python_gives(build, model, tmp_path, source, subpixel):
+    name, path = model
+    image, out = tmp_path / "image.png", tmp_path / "out"
+    pixels = source()[3:, :-6, ::-1]
+    cv2.imwrite(str(image), pixels)
+    call(build / "cpp_opencv", path, image, 1500, int(subpixel), out)
+    found = np.frombuffer(out.read_bytes(), np.dtype([("place", "<f4", 4), ("code", "u1", 32)]))
+    keypoints, codes = bindesc.create("orb", name, 1500, subpixel=subpixel).detectAndCompute(
+        pixels, None
+    )
+    places = np.array([[*k.pt, k.size, k.angle] for k in keypoints], np.float32)
+    assert (found["place"] == places).all()
+    assert (found["code"] == codes).all()
+
+
+@needs_opencv
+def test_opencv_interface_of_images_without_keypoints(build, model, tmp_path):
+    image, out = tmp_path / "black.png", tmp_path / "out"
+    for side in (1, 64):
+        cv2.imwrite(str(image), np.zeros((side, side), np.uint8))
+        call(build / "cpp_opencv", model[1], image, 100, 1, out)
+        assert out.read_bytes() == b""
+    call(build / "cpp_opencv", model[1], tmp_path / "missing", 100, 1, out)
+    assert out.read_bytes() == b""
+
+
+@needs_opencv
+def test_the_example_matches_two_photos(build, model, tmp_path):
+    photo = skimage.data.astronaut()[..., ::-1]
+    turned = cv2.warpAffine(photo, cv2.getRotationMatrix2D((256, 256), 20, 0.9), (512, 512))
+    paths = tmp_path / "a.png", tmp_path / "b.png"
+    for path, image in zip(paths, (photo, turned), strict=True):
+        cv2.imwrite(str(path), image)
+    lines = call(build / "bindesc" / "example", model[1], *paths, tmp_path / "out.png").splitlines()
+    assert int(lines[3].split()[0]) > 300
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (512, 1024, 3)
+
+
+def refuse(program, *arguments):
+    done = subprocess.run([program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    return done.stderr
+
+
+def test_damaged_and_missing_files_are_refused(program, tmp_path):
+    path = tmp_path / "model"
+    export_cpp("tiny", path)
+    whole = path.read_bytes()
+    describe(program, path, np.zeros((9, 9), np.uint8), [])
+    rest = tmp_path / "input", tmp_path / "output", "1", "1"
+
+    assert "cannot be read" in refuse(program, tmp_path / "missing", *rest)
+    assert str(tmp_path) in refuse(program, tmp_path, *rest)
+    for end in (0, 7, 8, 11, 40, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        assert str(path) in refuse(program, path, *rest)
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    path.write_bytes(changed)
+    assert "damaged" in refuse(program, path, *rest)
+    path.write_bytes(b"bindesc2" + whole[8:])
+    assert "this version" in refuse(program, path, *rest)
+
+
+@pytest.mark.parametrize("cut", [20, 40, 1000])
+def test_what_does_not_fit_is_refused_too(program, tmp_path, cut):
+    path = tmp_path / "model"
+    export_cpp("tiny", path)
+    describe(program, path, np.zeros((9, 9), np.uint8), [])
+    whole = path.read_bytes()[:-4]
+    rest = tmp_path / "input", tmp_path / "output", "1", "1"
+    for data in (whole[:cut], whole[:20] + b"\xff" * 8 + whole[28:], whole + b"\0" * cut):
+        path.write_bytes(data + struct.pack("<I", zlib.crc32(data)))
+        assert str(path) in refuse(program, path, *rest)
+
+
+def test_wrong_images_and_keypoints_are_refused(program, model):
+    _, path = model
+    describe(program, path, np.zeros((9, 9), np.uint8), [cv2.KeyPoint(1, 1, 31, 0)])
+    source, out = path.parent / "input", path.parent / "output"
+    whole = source.read_bytes()
+    assert "scale" in refuse(program, path, source, out, "0", "1")
+    assert "threads" in refuse(program, path, source, out, "1", "-1")
+    source.write_bytes(struct.pack("<4q", 0, 9, 9, 1) + whole[32:])
+    assert "image" in refuse(program, path, source, out, "1", "1")
+    source.write_bytes(struct.pack("<4q", 9, 9, 8, 1) + whole[32:])
+    assert "image" in refuse(program, path, source, out, "1", "1")
+    for values in ((np.nan, 1, 31, 0), (1, np.inf, 31, 0), (1, 1, -31, 0), (1, 1, 31, np.nan)):
+        source.write_bytes(whole[:-16] + struct.pack("<4f", *values))
+        assert "keypoints" in refuse(program, path, source, out, "1", "1")
+
+
+def test_the_command_writes_the_file(tmp_path, capsys):
+    path, expected = tmp_path / "compact.bindesc", tmp_path / "expected"
+    assert main(["export", "compact", "--cpp", str(path)]) == 0
+    assert capsys.readouterr().out == f"wrote {path}\n"
+    export_cpp("compact", expected)
+    assert path.read_bytes() == expected.read_bytes() and path.stat().st_size < 5e5
+
+
+def test_a_model_in_floating_point_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="floating point"):
+        export_cpp("bingan-256", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
