@@ -132,7 +132,8 @@ def _add_match(commands: Any) -> None:
         "--h5",
         type=Path,
         metavar="FOLDER",
-        help="hloc's layout: features.h5, matches.h5 and pairs.txt",
+        help="hloc's layout: features.h5, matches.h5 and pairs.txt; the photos are read as hloc "
+        "does, without their EXIF orientation",
     )
 
 
@@ -151,7 +152,8 @@ def _add_extract(commands: Any) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="NAME.h5 for one file in hloc's layout, else a folder for an NPZ an image",
+        help="NAME.h5 for one file in hloc's layout, whose positions are without the photos' EXIF "
+        "orientation, else a folder for an NPZ an image",
     )
     _add_resize(parser)
     _add_feature_options(parser)

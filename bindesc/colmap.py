@@ -181,7 +181,7 @@ def color_points(model: Any, folder: Path, names: Iterable[str]) -> None:
         if not points:
             continue
         try:
-            image = np.atleast_3d(read_image(folder / name))
+            image = np.atleast_3d(read_image(folder / name, oriented=False))
         except ImageError:
             continue  # the photo is gone since it was described
         xy = np.array([point.xy for point in points]).astype(int)  # corner origin: floor is right

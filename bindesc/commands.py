@@ -32,7 +32,7 @@ def run_match(args: Namespace) -> int:
             check_writable(path)
     if args.h5:
         export.check_hloc_folder(args.h5, _hloc_names(args.image0, args.image1))
-    image0, image1 = read_image(args.image0), read_image(args.image1)
+    image0, image1 = (read_image(path, oriented=not args.h5) for path in (args.image0, args.image1))
     extractor = make_extractor(args, args.descriptor)
     pair = match_pair(
         extract_resized(extractor, image0, args.resize),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,6 +17,8 @@ from .files import atomic_path, is_utf8
 from .packing import unit_vectors
 from .pair import Norm, Pair
 from .types import Features
+
+_SOURCE = "source"
 
 
 def save_pair_npz(path: str | os.PathLike[str], pair: Pair) -> None:
@@ -43,14 +46,24 @@ def save_pair_npz(path: str | os.PathLike[str], pair: Pair) -> None:
         )
 
 
-def save_features_npz(path: str | os.PathLike[str], features: Features) -> None:
+def save_features_npz(
+    path: str | os.PathLike[str], features: Features, source: tuple[int, int] | None = None
+) -> None:
     """Write the features of one image, an array for each field of :class:`Features`.
+
+    Args:
+        path: the file to write.
+        features: to write.
+        source: two numbers that tell the image from others, see :func:`load_source`.
 
     Raises:
         OSError: the file cannot be written; nothing is left of it.
     """
+    arrays: dict[str, Any] = dict(vars(features))
+    if source is not None:
+        arrays[_SOURCE] = np.array(source, np.int64)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **vars(features))
+        np.savez(file, **arrays)
 
 
 def load_features_npz(path: str | os.PathLike[str]) -> Features:
@@ -60,12 +73,32 @@ def load_features_npz(path: str | os.PathLike[str]) -> Features:
         OSError: the file cannot be read.
         ValueError: it holds something else, or is damaged.
     """
+    with _opened_npz(path) as file:
+        arrays = dict(file)
+        arrays.pop(_SOURCE, None)
+        width, height = arrays.pop("image_size").tolist()
+        return Features(**arrays, image_size=(width, height))
+
+
+def load_source(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """What :func:`save_features_npz` was told of the image; None if nothing.
+
+    Raises:
+        OSError, ValueError: see :func:`load_features_npz`.
+    """
+    with _opened_npz(path) as file:
+        if _SOURCE not in file:
+            return None
+        first, second = file[_SOURCE].tolist()
+        return first, second
+
+
+@contextmanager
+def _opened_npz(path: str | os.PathLike[str]) -> Iterator[Mapping[str, NDArray[Any]]]:
     try:
         # Opened here, because np.load leaves a damaged file open.
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = dict(file)
-        width, height = arrays.pop("image_size").tolist()
-        return Features(**arrays, image_size=(width, height))
+            yield file
     except (BadZipFile, EOFError, KeyError, TypeError, ValueError, zlib.error):
         raise ValueError(f"{path}: not features as 'bindesc extract' writes them") from None
 
@@ -185,12 +218,17 @@ def check_hloc_folder(folder: Path, names: Iterable[str]) -> None:
 
     Raises:
         OSError: ``folder`` is a file.
-        ValueError: see :func:`check_hloc_name`.
+        ValueError: a name has white space, which separates names in ``pairs.txt``; or see
+            :func:`check_hloc_name`.
     """
     if folder.exists() and not folder.is_dir():
         raise OSError(f"cannot write {folder}: it is a file, not a folder")
     for name in names:
         check_hloc_name(name)
+        if len(name.split()) != 1 or name != name.strip():
+            raise ValueError(
+                f"{name!r}: the name has white space, which hloc's pairs.txt cannot hold"
+            )
 
 
 def save_hloc_pair(folder: str | os.PathLike[str], name0: str, name1: str, pair: Pair) -> None:

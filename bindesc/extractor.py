@@ -115,7 +115,7 @@ def create(
         ValueError: an option is out of range, the device cannot be used, a detector object of
             unknown kind comes without ``scale_factor``, or one comes with ``even`` but without
             ``nfeatures``.
-        WeightsError: no such model, or its file is damaged.
+        WeightsError: no such model, its file is damaged, or it describes whole images.
 
     Example:
         >>> import numpy as np
@@ -178,6 +178,7 @@ class BinDesc:
             detector = create_detector(settings.detector, settings.nfeatures, even=settings.even)
         elif detector is None:
             raise ValueError("detector: was an OpenCV object, which cannot be stored")
+        self._scale = settings.scale_factor * runtime.support
         self.settings, self._runtime, self._detector = settings, runtime, detector
 
     # The array interface.
@@ -373,9 +374,14 @@ class BinDesc:
         size: NDArray[np.float32],
         angle: NDArray[np.float32],
     ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-        scale = self.settings.scale_factor * self._runtime.support
         return extract_oriented(
-            self._runtime.orienter, gray, xy, size, angle, scale=scale, border=self.settings.border
+            self._runtime.orienter,
+            gray,
+            xy,
+            size,
+            angle,
+            scale=self._scale,
+            border=self.settings.border,
         )
 
 

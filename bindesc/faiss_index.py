@@ -65,15 +65,16 @@ def from_faiss(index: Any) -> NDArray[np.uint8]:
         TypeError: another type.
     """
     faiss = _faiss()
+    storage = index  # which an HNSW index owns: it must live as long
     if isinstance(index, faiss.IndexBinaryHNSW):
-        index = faiss.downcast_IndexBinary(index.storage)
-    if isinstance(index, faiss.IndexBinaryIVF):
-        index.make_direct_map()
-    elif not isinstance(index, faiss.IndexBinaryFlat):
+        storage = faiss.downcast_IndexBinary(index.storage)
+    if isinstance(storage, faiss.IndexBinaryIVF):
+        storage.make_direct_map()
+    elif not isinstance(storage, faiss.IndexBinaryFlat):
         raise TypeError(f"index: expected a binary index of faiss, got {type(index).__name__}")
-    if not index.ntotal:
-        return np.zeros((0, index.code_size), np.uint8)
-    return index.reconstruct_n(0, index.ntotal)
+    if not storage.ntotal:
+        return np.zeros((0, storage.code_size), np.uint8)
+    return storage.reconstruct_n(0, storage.ntotal)
 
 
 def _faiss() -> Any:

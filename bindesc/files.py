@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.[^.]+)?", re.DOTALL)  # as atomic_path names them
+_LONGEST_STEM = 40  # characters that a temporary name keeps: a file's name ends at 255 bytes
 
 
 def check_writable(path: Path) -> None:
@@ -30,7 +31,7 @@ def check_writable(path: Path) -> None:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block succeeds.
 
-    The temporary name keeps the suffix, is hidden (``.name.PID.tmp.suffix``) and is removed when
+    The temporary name keeps the suffix, is hidden (``.name.RANDOM.tmp.suffix``) and is removed when
     the block fails. An existing ``path`` stays as it is until the rename replaces it; a symbolic
     link stays, and what it points to is replaced. A pipe or device is written as it is.
 
@@ -50,7 +51,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.is_symlink():
         path = Path(os.path.realpath(path))
     check_writable(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Not the number of the process: machines that share a folder may have the same.
+    random = secrets.token_hex(8)
+    temporary = path.with_name(f".{path.stem[:_LONGEST_STEM]}.{random}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -83,6 +86,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """What tells a file from another: its size and when it was changed, ns; -1 for no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
 def is_utf8(name: str | os.PathLike[str]) -> bool:
     """Whether a file's name is UTF-8, as formats that hold names need."""
     try:
@@ -92,16 +104,25 @@ def is_utf8(name: str | os.PathLike[str]) -> bool:
     return True
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file is named as :func:`atomic_path` names them until they are whole."""
+    return _temporary(".+", r"(\.[^.]+)?").fullmatch(path.name) is not None
+
+
 def remove_stale(folder: Path) -> None:
     """Delete the temporary files that killed runs left under ``folder``."""
-    for temporary in folder.rglob(".*.tmp*"):
-        if _TEMPORARY.fullmatch(temporary.name) and temporary.is_file():
-            temporary.unlink()
+    for path in folder.rglob(".*.tmp*"):
+        if is_temporary(path) and path.is_file():
+            path.unlink()
 
 
 def remove_stale_of(path: Path) -> None:
     """Delete the temporary files that killed runs left of one file."""
-    ours = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.tmp{re.escape(path.suffix)}")
+    ours = _temporary(re.escape(path.stem[:_LONGEST_STEM]), re.escape(path.suffix))
     for other in path.parent.iterdir():
         if ours.fullmatch(other.name):
             other.unlink()
+
+
+def _temporary(stem: str, suffix: str) -> re.Pattern[str]:
+    return re.compile(rf"\.{stem}\.[0-9a-f]{{16}}\.tmp{suffix}", re.DOTALL)

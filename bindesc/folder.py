@@ -14,15 +14,20 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .export import (
     check_hloc_name,
     load_features_npz,
+    load_source,
     save_features_npz,
     save_hloc_features,
 )
-from .files import atomic_path, remove_stale
+from .files import atomic_path, remove_stale, remove_stale_of, stamp
 from .image import ImageError, read_image
 from .pair import Extractor, extract_resized
 from .threads import in_parallel
@@ -33,9 +38,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 H5_SUFFIXES = frozenset({".h5", ".hdf5"})
 
+_LONGEST_NAME = 255  # bytes, of a file
 _SETTINGS_FILE = "bindesc.json"
 _SETTINGS_ATTRIBUTE = "bindesc"
-_TIME_STEP = 2 * 10**9  # nanoseconds, the coarsest of a file system (FAT)
 
 Settings = Mapping[str, str | int | None]
 
@@ -119,7 +124,14 @@ def is_store(folder: Path) -> bool:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for root, _, names in os.walk(folder, onerror=_refuse):
+    seen = set()  # folders, which links may lead to again
+    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
         for path in map(Path(root).joinpath, names):
             if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 yield path
@@ -137,10 +149,12 @@ def extract_folder(
     long_side: int | None = None,
     progress: Callable[[Sequence[str]], Iterator[str]] = iter,
     shard: Shard = WHOLE,
+    oriented: bool = True,
 ) -> Report:
     """Describe every image below a folder that ``output`` does not have yet.
 
-    A folder notices by the time stamps of the images which of them changed; an H5 does not.
+    A folder notices by the time stamps and sizes of the images which of them changed; an H5 does
+    not.
 
     Args:
         folder: with the images.
@@ -153,6 +167,7 @@ def extract_folder(
         long_side: shrink images to this longer side first, pixels.
         progress: wraps the list of names to do, to show a progress bar.
         shard: the share of the images to do; only a folder can be filled in shares.
+        oriented: apply the EXIF orientation of photos. Never for an H5: hloc reads them as stored.
 
     Returns:
         Counts, and the images that could not be read.
@@ -168,13 +183,16 @@ def extract_folder(
     store = output.with_name(output.name + ".part") if to_h5 else output
     wanted = [name for name in names if name not in done]
     report = Report(kept=len(names) - len(wanted))
-    if to_h5:
-        wanted = _nameable(wanted, report)
+    wanted = _nameable(folder, wanted, to_h5, report)
     if wanted:
+        make_extractor = cache(make_extractor)
+        if not store.exists():
+            make_extractor()  # settings of one that cannot be made must not be written down
         open_store(store, settings, shard)
-        _fill_store(store, folder, wanted, make_extractor, long_side, progress, report)
-        if to_h5:
-            _pack(store, output, wanted, settings, append=bool(done))
+        read = partial(read_image, oriented=oriented and not to_h5)
+        _fill_store(store, folder, wanted, make_extractor, read, long_side, progress, report)
+    if to_h5:
+        _pack(store, output, wanted, settings, append=bool(done))
     return report
 
 
@@ -183,6 +201,7 @@ def _fill_store(
     folder: Path,
     names: Sequence[str],
     make_extractor: Callable[[], Extractor],
+    read: Callable[[Path], NDArray[np.uint8]],
     long_side: int | None,
     progress: Callable[[Sequence[str]], Iterator[str]],
     report: Report,
@@ -195,16 +214,15 @@ def _fill_store(
 
     def describe(name: str) -> int | ImageError:
         path = feature_path(store, name)
-        changed = _changed(folder / name)
+        source = stamp(folder / name)
         try:
-            image = read_image(folder / name)
+            image = read(folder / name)
         except ImageError as error:
             path.unlink(missing_ok=True)  # of what was there before
             return error
         features = extract_resized(extractor, image, long_side)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_features_npz(path, features)
-        os.utime(path, ns=(changed, changed))
+        save_features_npz(path, features, source)
         return len(features)
 
     with closing(in_parallel(describe, missing)) as results:
@@ -216,16 +234,28 @@ def _fill_store(
                 report.keypoints += found
 
 
-def _nameable(names: Sequence[str], report: Report) -> list[str]:
-    """The names that an H5 can hold; the others are reported."""
+def _nameable(folder: Path, names: Sequence[str], to_h5: bool, report: Report) -> list[str]:
+    """The names that the output can hold; the others are reported."""
     kept = []
     for name in names:
         try:
-            check_hloc_name(name)
+            check_name(folder / name)
+            if to_h5:
+                check_hloc_name(name)
             kept.append(name)
         except ValueError as error:
             report.unreadable.append(str(error))
     return kept
+
+
+def check_name(path: Path) -> None:
+    """Find out before the work is done whether an image's features can have its name.
+
+    Raises:
+        FolderError: it is too long.
+    """
+    if len(os.fsencode(feature_path(path.parent, path.name).name)) > _LONGEST_NAME:
+        raise FolderError(f"{path}: the name is too long to add .npz to it")
 
 
 def _pack(
@@ -240,7 +270,10 @@ def _pack(
         attributes = {_SETTINGS_ATTRIBUTE: json.dumps(settings)}
         keep = output if append else None
         save_hloc_features(output, finished(), attributes=attributes, keep=keep)
-    shutil.rmtree(store)
+    if is_store(store):
+        shutil.rmtree(store)
+    if output.exists():
+        remove_stale_of(output)
 
 
 def feature_path(store: Path, name: str) -> Path:
@@ -249,20 +282,12 @@ def feature_path(store: Path, name: str) -> Path:
 
 
 def is_described(folder: Path, store: Path, name: str) -> bool:
-    """Whether a folder of finished images has the features of an image as it is now.
-
-    The file of features has the time of change that its image had.
-    """
+    """Whether a folder of finished images has the features of an image as it is now."""
     path = feature_path(store, name)
-    return path.exists() and abs(_changed(path) - _changed(folder / name)) <= _TIME_STEP
-
-
-def _changed(path: Path) -> int:
-    """When a file was last changed, nanoseconds; 0 if it cannot be looked at."""
     try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+        return load_source(path) == stamp(folder / name)
+    except FileNotFoundError:
+        return False
 
 
 def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
@@ -301,8 +326,9 @@ def _h5_names(path: Path, settings: Settings) -> set[str]:
             _check_settings(path, file.attrs.get(_SETTINGS_ATTRIBUTE), settings)
             paths: list[str] = []
             file.visit(paths.append)
-    except OSError:
-        raise FolderError(f"{path}: is not an H5 file") from None
+    except OSError as error:
+        reason = f"cannot be read ({error})" if h5py.is_hdf5(path) else "is not an H5 file"
+        raise FolderError(f"{path}: {reason}") from None
     return {name.rpartition("/")[0] for name in paths if name.endswith("/keypoints")}
 
 

@@ -24,7 +24,9 @@ class ImageError(ValueError):
     """An image that cannot be used; the text names the file or argument and the reason."""
 
 
-def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, oriented: bool = True
+) -> NDArray[np.uint8]:
     """Read a JPEG, PNG, TIFF, WebP, BMP or PNM file as 8-bit pixels.
 
     The EXIF orientation is applied, so that the pixels stand as a photo viewer shows them; an
@@ -36,6 +38,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
     Args:
         path: the file.
         max_pixels: largest width times height that is decoded.
+        oriented: False leaves the pixels as they are stored, as COLMAP and hloc read them.
 
     Returns:
         ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8, C-contiguous.
@@ -60,7 +63,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
             f"{path}: {header.width} x {header.height} pixels, "
             f"more than the limit of {max_pixels:,} pixels; reduce the image first"
         )
-    return _to_8_bit(_decode(data, f"{path}: the {header.format} file"), path)
+    return _to_8_bit(_decode(data, f"{path}: the {header.format} file", oriented), path)
 
 
 def to_gray(image: Any, name: str = "image") -> NDArray[np.uint8]:
@@ -176,8 +179,10 @@ class _Silence:
 _opencv_is_silent = _Silence()
 
 
-def _decode(data: bytes, name: str) -> NDArray[Any]:
+def _decode(data: bytes, name: str, oriented: bool) -> NDArray[Any]:
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # this pair applies the EXIF orientation
+    if not oriented:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         with _opencv_is_silent:  # the errors below say it, in one line
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

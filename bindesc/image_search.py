@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .code_index import CodeIndex, create_index
-from .files import is_utf8
+from .files import is_utf8, stamp
 from .folder import find_images
 from .image import ImageError, read_image
 from .index_format import IndexHeader
@@ -97,7 +97,7 @@ def build_index(
     with CodeIndex(output, header, write=True) as index:
         report.recovered = index.recovered
         stamps = dict(zip(index.names, map(tuple, index.stamps.tolist()), strict=True))
-        wanted = [name for name in names if _stamp(folder / name) != stamps.get(name)]
+        wanted = [name for name in names if stamp(folder / name) != stamps.get(name)]
         report.kept = len(names) - len(wanted)
         for batch in read_batches(folder, wanted, report.unreadable, progress):
             index.update(batch.names, encode(batch.images), batch.stamps)
@@ -195,11 +195,11 @@ def read_batches(
     """Read images, a few hundred at once; name and reason of a bad one go to ``unreadable``."""
 
     def read(name: str) -> _Read | str:
-        stamp = _stamp(folder / name)  # before reading: a change in between is seen next time
+        before = stamp(folder / name)  # before reading: a change in between is seen next time
         if not is_utf8(name):
             return f"{os.fsencode(folder / name)!r}: the name is no UTF-8"
         try:
-            return name, read_small(folder / name), stamp
+            return name, read_small(folder / name), before
         except ImageError as error:
             return str(error)
 
@@ -224,15 +224,6 @@ _Read = tuple[str, NDArray[np.uint8], tuple[int, int]]
 def _to_batch(kept: list[_Read]) -> ImageBatch:
     names, images, stamps = zip(*kept, strict=True)
     return ImageBatch(list(names), np.stack(images), np.array(stamps, np.int64))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of the last change; that of no file for one that has vanished."""
-    try:
-        status = path.stat()
-    except OSError:
-        return (-1, -1)
-    return status.st_size, status.st_mtime_ns
 
 
 def _relative(folder: Path, output: Path) -> str:

@@ -56,6 +56,7 @@ class Runtime:
     """
 
     def __init__(self, model: str | os.PathLike[str], device: str = "cpu"):
+        self._arguments = model, device
         self.manifest: Manifest
         self.manifest, tensors = read_model(model)
         try:
@@ -64,6 +65,9 @@ class Runtime:
                 self.describe(np.zeros((1, PATCH_SIDE, PATCH_SIDE), np.uint8))
         except (RuntimeError, AssertionError) as error:  # torch raises either
             raise ValueError(f"device: {device!r} cannot be used ({error})") from None
+
+    def __reduce__(self) -> tuple[type[Runtime], tuple[str | os.PathLike[str], str]]:
+        return Runtime, self._arguments
 
     def _prepare(
         self, model: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], device: str

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # --help needs neither NumPy nor OpenCV
     from .image_search import Encode
     from .index_format import IndexHeader
 
-EXIT_NO_RESULT = 3
+EXIT_BAD_INPUT, EXIT_NO_RESULT = 2, 3
 
 
 def register(commands: Any) -> None:
@@ -112,7 +112,7 @@ def _build(args: argparse.Namespace) -> int:
         f"{args.out}: {report.added + report.kept} images ({report.added} new or changed, "
         f"{report.deleted} deleted, {len(report.unreadable)} skipped)"
     )
-    return 0
+    return _none_readable(args.folder) if not report.added + report.kept else 0
 
 
 def _search(args: argparse.Namespace) -> int:
@@ -152,11 +152,14 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _dedup(args: argparse.Namespace) -> int:
+    from .folder import find_images
     from .image_search import near_duplicates
 
     encode, _ = load_encoder(_choose_model(args.model, args.bits))
     groups, unreadable = near_duplicates(args.folder, encode, args.max_dist, _progress)
     _print_skipped(unreadable)
+    if len(unreadable) == len(find_images(args.folder)):
+        return _none_readable(args.folder)
     if args.json:
         skipped = list(unreadable.values())
         found = {"max_distance": args.max_dist, "groups": groups, "skipped": skipped}
@@ -172,6 +175,11 @@ def _progress(names: Sequence[str]) -> Iterator[str]:
     from tqdm import tqdm
 
     return iter(tqdm(names, unit="image", disable=not sys.stderr.isatty()))
+
+
+def _none_readable(folder: Path) -> int:
+    print(f"bindesc: {folder}: no image could be read", file=sys.stderr)
+    return EXIT_BAD_INPUT
 
 
 def _print_skipped(unreadable: Mapping[str, str]) -> None:

@@ -10,6 +10,9 @@ The output folder holds, each of them whole or not there at all:
 - ``sparse/0``, ``sparse/1``, ...: COLMAP models, the largest first;
 - ``points.ply``, ``points.png``: the largest model, to look at.
 
+As in COLMAP, positions are those of the pixels as a photo stores them, whatever its EXIF
+orientation.
+
 Describing and matching can be shared out to processes (:class:`bindesc.folder.Shard`): each image
 is described, and matched with its partners, in one of them, with the result of a single process.
 """
@@ -34,6 +37,7 @@ from .folder import (
     FolderError,
     Report,
     Shard,
+    check_name,
     extract_folder,
     feature_path,
     find_images,
@@ -116,6 +120,7 @@ def describe(
         OSError: the output cannot be written.
     """
     for name in find_images(folder):  # what cannot work is refused before anything is written
+        check_name(folder / name)
         if not is_utf8(folder / name):
             path = str(folder / name)
             raise FolderError(f"{path!r}: the name is not UTF-8, as COLMAP needs")
@@ -133,6 +138,7 @@ def describe(
         settings.rules.long_side,
         lambda names: tracked(progress, "describe", names),
         shard,
+        oriented=False,
     )
     if report.extracted:
         (output / _PAIRS).unlink(missing_ok=True)  # some may have been chosen by other features
@@ -222,7 +228,7 @@ def _undescribed(folder: Path, output: Path) -> int:
 
     def readable(name: str) -> bool:
         try:
-            read_image(folder / name)
+            read_image(folder / name, oriented=False)
         except ImageError:
             return False
         return True

@@ -129,6 +129,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
     check_integer("--views", args.views, 1)
     check_integer("--most", args.most, 1)
+    check_integer("--seed", args.seed, 0)
     paths = [path for source in args.images for path in _image_paths(source)]
     step = max(1, len(paths) / args.most)  # spread over all folders
 
@@ -208,8 +209,11 @@ def _holds_features(source: Path) -> bool:
 
 def _stored_codes(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     from .export import load_features_npz, load_hloc_codes
+    from .files import is_temporary
 
-    shards = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
+    shards = [source]
+    if source.is_dir():
+        shards = sorted(path for path in source.rglob("*.npz") if not is_temporary(path))
     if not shards:
         raise ValueError(f"{source}: no images, and no features of any")
     for shard in shards:

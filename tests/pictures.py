@@ -53,3 +53,11 @@ def write_cifar10(folder: Path, batches: Sequence[np.ndarray]) -> None:
         planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
         rows = np.column_stack([np.arange(len(images), dtype=np.uint8), planes])
         (folder / f"data_batch_{number}.bin").write_bytes(rows.tobytes())
+
+
+def turned_by_exif(jpeg: bytes) -> bytes:
+    """A JPEG file that is to be shown after a quarter turn clockwise."""
+    quarter_turn = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0" + b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + quarter_turn + bytes(4)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return jpeg[:2] + segment + jpeg[2:]

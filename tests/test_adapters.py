@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -66,6 +68,8 @@ def test_patch_descriptor_gives_unit_vectors_in_the_inputs_dtype() -> None:
     assert set(vectors.abs().unique().tolist()) == {1 / 16}
     codes = PatchDescriptor(packed=True)(patches)
     np.testing.assert_array_equal(np.packbits(vectors.numpy() > 0, axis=1), codes.numpy())
+    copy = pickle.loads(pickle.dumps(PatchDescriptor()))  # as workers of a DataLoader get it
+    assert torch.equal(copy(patches), vectors)
 
 
 def test_wrong_input_is_named() -> None:

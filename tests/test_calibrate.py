@@ -91,6 +91,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "TH_HIGH = 100" in capsys.readouterr().out
     assert main(["calibrate", photos, "--views", "0"]) == 2
     assert "--views: expected at least 1, got 0" in capsys.readouterr().err
+    assert main(["calibrate", photos, "--seed", "-1"]) == 2
+    assert "--seed: expected at least 0, got -1" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["calibrate", str(tmp_path / "empty")]) == 2
     assert "no images" in capsys.readouterr().err

@@ -193,10 +193,13 @@ def test_one_writer_at_a_time(path: Path) -> None:
 
 
 def test_what_a_killed_compaction_left_is_removed(path: Path) -> None:
-    path.with_name(".x.123.tmp.idx").write_bytes(b"half")
-    path.with_name(".y.123.tmp.idx").write_bytes(b"of another index")
+    path.with_name(".x.0123456789abcdef.tmp.idx").write_bytes(b"half")
+    path.with_name(".y.0123456789abcdef.tmp.idx").write_bytes(b"of another index")
     CodeIndex(path, write=True).close()
-    assert sorted(file.name for file in path.parent.iterdir()) == [".y.123.tmp.idx", "x.idx"]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        ".y.0123456789abcdef.tmp.idx",
+        "x.idx",
+    ]
 
 
 WRITER = """

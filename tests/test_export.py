@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bindesc.export import (
+    check_hloc_folder,
     load_features_npz,
     save_features_npz,
     save_hloc_features,
@@ -123,6 +124,13 @@ def test_hloc_pair_folder(tmp_path: Path) -> None:
     assert (folder / "pairs.txt").read_text() == "a.jpg b.jpg\n"
     with h5py.File(folder / "features.h5", "r") as file:
         assert set(file) == {"a.jpg", "b.jpg"}
+
+
+@pytest.mark.parametrize("name", ["a b.jpg", "a\tb.jpg", "a\n.jpg", " a.jpg"])
+def test_names_that_pairs_txt_cannot_hold_are_refused(tmp_path: Path, name: str) -> None:
+    check_hloc_folder(tmp_path, ["a.jpg", "sub/b-1.jpg"])
+    with pytest.raises(ValueError, match="white space"):
+        check_hloc_folder(tmp_path, ["a.jpg", name])
 
 
 def test_failure_leaves_no_file(tmp_path: Path) -> None:

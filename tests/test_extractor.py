@@ -355,6 +355,7 @@ def test_a_custom_detector_is_used_but_cannot_be_stored(tmp_path):
         ({"detector": object()}, "detector"),
         ({"detector": cv2.GFTTDetector.create()}, "scale_factor"),
         ({"model": "nonsense"}, "model"),
+        ({"model": "images-64"}, "whole images"),
         ({"nfeatures": 0}, "nfeatures"),
         ({"nfeatures": 2.5}, "nfeatures"),
         ({"detector": "custom", "scale_factor": 1.0}, "detector"),

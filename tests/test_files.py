@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bindesc.files import atomic_path, remove_stale
+from bindesc.files import atomic_path, is_temporary, remove_stale, remove_stale_of
 
 
 def test_file_appears_whole(tmp_path: Path) -> None:
@@ -62,11 +62,41 @@ def test_a_pipe_is_written(tmp_path: Path) -> None:
 
 
 def test_stale_temporary_files_are_removed(tmp_path: Path) -> None:
+    random = "0123456789abcdef"
     (tmp_path / "sub").mkdir()
-    (tmp_path / ".sub.5.tmp.d").mkdir()
-    kept = {"a.npz", "sub/.hidden", ".foo.tmp.png.npz", ".foo.7.tmp.png.npz", "b.9.tmp.npz"}
-    for name in (".a.jpg.123.tmp.npz", "sub/.b.9.tmp.npz", ".c.1.tmp", *kept):
+    (tmp_path / f".sub.{random}.tmp.d").mkdir()
+    kept = {
+        "a.npz",
+        "sub/.hidden",
+        ".foo.tmp.png.npz",
+        f".foo.{random}.tmp.png.npz",
+        ".b.9.tmp.npz",
+    }
+    stale = f".a.jpg.{random}.tmp.npz", f"sub/.b.{random}.tmp.npz", f".c.{random}.tmp"
+    for name in (*stale, *kept):
         (tmp_path / name).touch()
     remove_stale(tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
-    assert left == {"sub", ".sub.5.tmp.d", *kept}
+    assert left == {"sub", f".sub.{random}.tmp.d", *kept}
+
+
+@pytest.mark.parametrize("stem", ["a", "ü.x" * 62, "文" * 83])
+def test_names_of_any_length(tmp_path: Path, stem: str) -> None:
+    path = tmp_path / f"{stem}.npz"
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        assert is_temporary(temporary) and not is_temporary(path)
+        remove_stale_of(path.with_name("other.npz"))
+        assert temporary.exists()
+        remove_stale_of(path)
+        assert not temporary.exists()
+        temporary.touch()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first"

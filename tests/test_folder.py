@@ -13,10 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pictures import textured
+from pictures import textured, turned_by_exif
 
 from bindesc.export import load_features_npz
 from bindesc.folder import FolderError, Report, Shard, extract_folder, feature_path, find_images
+from bindesc.image import read_image
 from bindesc.opencv_descriptors import OpenCVFeatures
 
 h5py = pytest.importorskip("h5py")
@@ -134,7 +135,7 @@ def test_every_readable_image_is_described_once(photos: Path, tmp_path: Path, ki
     assert {path.name for path in tmp_path.iterdir()} == {"photos", output.name}
 
 
-@pytest.mark.parametrize("seconds", [-1000, 1000])
+@pytest.mark.parametrize("seconds", [-1000, 0, 0.1, 1000])
 def test_a_replaced_image_is_described_anew(photos: Path, tmp_path: Path, seconds: int) -> None:
     output = tmp_path / "features"
     run(photos, output)
@@ -150,6 +151,91 @@ def test_a_replaced_image_is_described_anew(photos: Path, tmp_path: Path, second
     assert after == before
     report, images = run(photos, output)
     assert (report.extracted, report.kept, images) == (0, 4, 0)
+
+
+def test_renamed_images_are_described_anew(photos: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        shutil.copy(photos / "a.jpg", photos / f"f{number}.jpg")
+        cv2.imwrite(str(photos / f"f{number}.jpg"), textured(seed=number))
+    run(photos, tmp_path / "features")
+    for number in range(1, 4):
+        (photos / f"f{number}.jpg").rename(photos / f"f{number - 1}.jpg")
+    report, _ = run(photos, tmp_path / "features")
+    assert (report.extracted, report.kept) == (3, 4)
+    for number in range(3):
+        found = load_features_npz(feature_path(tmp_path / "features", f"f{number}.jpg"))
+        image = read_image(photos / f"f{number}.jpg")
+        assert (found.xy == Counter().extract(image).xy).all()
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_an_h5_has_the_pixels_as_they_are_stored(photos: Path, tmp_path: Path, kind: int) -> None:
+    """hloc does not apply the EXIF orientation; OpenCV does, as who reads the NPZ."""
+    folder, output = tmp_path / "turned", outputs(tmp_path)[kind]
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(turned_by_exif((photos / "a.jpg").read_bytes()))
+    run(folder, output)
+    if kind:
+        assert load_features_npz(output / "a.jpg.npz").image_size == (240, 320)
+    else:
+        with h5py.File(output, "r") as file:
+            assert file["a.jpg/image_size"][()].tolist() == [320, 240]
+            assert file["a.jpg/keypoints"][:, 0].max() > 240
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_an_extractor_that_cannot_be_made_leaves_nothing(
+    photos: Path, tmp_path: Path, kind: int
+) -> None:
+    def fail() -> object:
+        raise ValueError("no such detector")
+
+    with pytest.raises(ValueError, match="no such detector"):
+        extract_folder(photos, outputs(tmp_path)[kind], fail, SETTINGS)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [photos]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_name_that_is_too_long_is_reported(photos: Path, tmp_path: Path, kind: int) -> None:
+    longest, longer = "文" * 82 + "a.png", "文" * 82 + "ab.png"  # 251 and 252 bytes
+    for name in (longest, longer):
+        shutil.copy(photos / "a.jpg", photos / name)
+    report, _ = run(photos, outputs(tmp_path)[kind])
+    assert (report.extracted, len(report.unreadable)) == (5, 2)
+    assert any(f"{longer}: the name is too long" in line for line in report.unreadable)
+    assert longest in contents(outputs(tmp_path)[kind])
+
+
+def test_linked_folders_are_followed_once(photos: Path, tmp_path: Path) -> None:
+    (photos / "link").symlink_to(photos / "sub")
+    (photos / "sub" / "loop").symlink_to(photos)
+    (photos / "z").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(photos / "a.jpg", tmp_path / "elsewhere" / "a.jpg")
+    found = ["a.jpg", "damaged.jpg", "link/b 1.PNG", "link/black.png", "z.jpeg", "z/a.jpg"]
+    assert find_images(photos) == found
+
+
+def test_what_a_killed_run_left_of_an_h5_is_removed(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "features.h5"
+    run(photos, tmp_path / "features.h5.part")
+    shutil.copytree(tmp_path / "features.h5.part", tmp_path / "copy")
+    run(photos, output)
+    (tmp_path / "copy").rename(tmp_path / "features.h5.part")
+    (tmp_path / ".features.0123456789abcdef.tmp.h5").touch()
+    report, images = run(photos, output)
+    assert (report.extracted, report.kept, images) == (0, 4, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "photos"]
+
+
+def test_an_h5_that_cannot_be_opened_is_not_called_something_else(
+    photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "features.h5"
+    run(photos, output)
+    output.write_bytes(output.read_bytes()[:-100])
+    with pytest.raises(FolderError, match=r"cannot be read \(.*truncated"):
+        run(photos, output)
 
 
 def test_an_h5_keeps_what_other_folders_gave(photos: Path, tmp_path: Path) -> None:
@@ -275,7 +361,7 @@ def test_killed_run_leaves_no_broken_file(photos: Path, tmp_path: Path, kind: in
         process.send_signal(signal.SIGKILL)
         process.wait()
     store = output if kind else output.with_name(output.name + ".part")
-    stale = store / ".left.jpg.99.tmp.npz"
+    stale = store / ".left.jpg.0123456789abcdef.tmp.npz"
     stale.write_bytes(b"half a file")
     assert kind == 1 or not output.exists()
     report, _ = run(photos, output)
@@ -345,7 +431,7 @@ def test_shards_share_the_images_and_give_the_same_files(photos: Path, tmp_path:
 def test_a_shard_leaves_the_temporary_files_of_others(photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     extract_folder(photos, output, Counter(), SETTINGS, shard=Shard(1, 2))
-    temporary = output / ".z.jpeg.99.tmp.npz"
+    temporary = output / ".z.jpeg.0123456789abcdef.tmp.npz"
     temporary.touch()
     extract_folder(photos, output, Counter(), SETTINGS, shard=Shard(2, 2))
     assert temporary.exists()

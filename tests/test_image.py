@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import struct
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pictures import png_header, textured
+from pictures import png_header, textured, turned_by_exif
 
 from bindesc.image import _LOGGING, ImageError, check_mask, read_image, resize_to, to_gray
 
@@ -145,14 +144,11 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = textured(60, 100)
     path = written(tmp_path / "a.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 100)
-    data = path.read_bytes()
-    quarter_turn = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
-    exif = b"Exif\0\0" + b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + quarter_turn + bytes(4)
-    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
-    path.write_bytes(data[:2] + segment + data[2:])
+    path.write_bytes(turned_by_exif(path.read_bytes()))
     pixels = read_image(path)
     assert pixels.shape == (100, 60, 3)
     assert np.abs(pixels.astype(int) - np.rot90(image, -1)).mean() < 8
+    assert (read_image(path, oriented=False) == np.rot90(pixels)).all()
 
 
 def test_to_gray_accepts_what_opencv_accepts() -> None:

@@ -285,6 +285,19 @@ def test_dedup(photos: Path, encoder: Encoder, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "half.jpg\nsub/b 1.png\nz.png\n\n1 groups, 3 images\n"
 
 
+def test_a_folder_without_a_readable_image_is_bad_input(
+    tmp_path: Path, encoder: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("no image")
+    for command in (
+        ["index", "build", "-o", str(tmp_path / "x.idx")],
+        ["dedup", "--max-dist", "4"],
+    ):
+        assert main([*command, str(tmp_path / "photos"), "--model", "m"]) == 2
+        assert "no image could be read" in capsys.readouterr().err
+
+
 def test_components_are_chains() -> None:
     codes = np.array([[0, 0], [0, 1], [0, 3], [0, 7], [0xFF, 0xFF], [0, 0]], np.uint8)
     assert len(set(components(codes, 1)[[0, 1, 2, 3, 5]])) == 1
@@ -306,6 +319,8 @@ def test_faiss(kind: str) -> None:
     codes = np.random.default_rng(0).integers(0, 256, (3000, 8), np.uint8)
     index = to_faiss(codes, kind)
     np.testing.assert_array_equal(from_faiss(index), codes)
+    for _ in range(5):  # of an index that nothing else keeps
+        np.testing.assert_array_equal(from_faiss(to_faiss(codes[:10], kind)), codes[:10])
     distance, found = index.search(codes[:20], 1)
     if kind == "flat":
         assert found[:, 0].tolist() == list(range(20))

@@ -10,10 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pictures import textured
+from pictures import textured, turned_by_exif
 from scene import FOCAL, HEIGHT, WIDTH, centres, save_views
 
+import bindesc
 from bindesc.cli import main
+from bindesc.export import load_features_npz
+from bindesc.sfm import SfmSettings, describe
 
 pycolmap = pytest.importorskip("pycolmap")
 
@@ -87,6 +90,16 @@ def test_pairs_are_chosen_anew_for_photos_that_were_replaced(photos: Path, tmp_p
     shutil.rmtree(output)
     assert sfm(mixed, output, *options) == 0
     assert (output / "pairs.json").read_bytes() == after
+
+
+def test_photos_are_described_as_they_are_stored(tmp_path: Path) -> None:
+    """As COLMAP reads them, which does not apply the EXIF orientation."""
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    _, jpeg = cv2.imencode(".jpg", textured())
+    (folder / "a.jpg").write_bytes(turned_by_exif(jpeg.tobytes()))
+    describe(folder, output, lambda: bindesc.create(nfeatures=50), SfmSettings({}))
+    assert load_features_npz(output / "features" / "a.jpg.npz").image_size == (320, 240)
 
 
 def test_scene_is_reconstructed(finished: Path, photos: Path) -> None:

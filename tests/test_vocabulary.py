@@ -261,6 +261,7 @@ def test_train_reads_what_extract_wrote(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "npz").mkdir()
     for name, features in named.items():
         save_features_npz(tmp_path / "npz" / f"{name}.npz", features)
+    (tmp_path / "npz" / ".c.png.0123456789abcdef.tmp.npz").write_bytes(b"of a killed run")
     save_hloc_features(tmp_path / "f.h5", named.items())
     written = []
     for source in ("npz", "f.h5"):

@@ -133,14 +133,14 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
     cv2.setNumThreads(1)
     groups = []
     try:
-        photo = to_gray(read_image(path))
+        photo = to_gray(read_image(path, oriented=False))
         for view in range(settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
             views = made_views(photo, settings.sides, settings.warped, rng)
             groups.append(_Group(pairs_of_views(views, settings, rng), None))
         for view, partner in enumerate(partners, settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
-            other = to_gray(read_image(partner.path))
+            other = to_gray(read_image(partner.path, oriented=False))
             check_shape(path, photo, partner.shapes[0])
             check_shape(partner.path, other, partner.shapes[1])
             views = taken_views(photo, other, partner, settings.sides, rng)

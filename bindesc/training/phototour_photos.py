@@ -105,7 +105,7 @@ def _tracks(
 
 
 def _read(path: Path, partners: Mapping[Path, Sequence[Partner]]) -> NDArray[np.uint8]:
-    gray = to_gray(read_image(path))
+    gray = to_gray(read_image(path, oriented=False))
     for partner in partners[path][:1]:
         check_shape(path, gray, partner.shapes[0])
     return gray
