@@ -31,7 +31,8 @@ struct KeyPoint {
 // Patches' sides over KeyPoint::size, by what the detector reports as size.
 constexpr double kOrbScale = 1.0, kFastScale = 5.0, kAkazeScale = 5.0, kSiftScale = 6.75;
 
-// Describes keypoints. compute() may be called from several threads at a time.
+// Describes keypoints. compute() may be called from several threads at a time. One that was moved
+// from must not be used.
 class Extractor {
  public:
   // Throws std::runtime_error if `model` cannot be read, is damaged, or of another version.
@@ -72,5 +73,13 @@ Matches match(Codes query, Codes train, const Filters& filters = {}, int threads
 // are right to a pixel with them.
 std::vector<std::array<double, 2>> subpixel_offsets(
     const GrayImage& image, const std::vector<std::array<int32_t, 2>>& corners);
+
+// The place in an image, along one axis, of a place in a level of its pyramid; their sides are in
+// pixels. Resizing makes the images' outlines coincide, not the centres of their first pixels: to
+// multiply by a level's nominal scale, as ORB does, is up to 3 pixels off.
+inline double from_level(double place, int64_t level_side, int64_t image_side) {
+  const double scale = static_cast<double>(image_side) / static_cast<double>(level_side);
+  return (place + 0.5) * scale - 0.5;
+}
 
 }  // namespace bindesc

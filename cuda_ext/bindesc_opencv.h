@@ -7,7 +7,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,16 +17,12 @@
 #include <opencv2/imgproc.hpp>
 
 #include "bindesc.h"
+#include "bindesc_orb.h"
 
 namespace bindesc {
 
-// `mat` is CV_8UC1 and must outlive the result.
-inline GrayImage to_image(const cv::Mat& mat) {
-  CV_Assert(mat.type() == CV_8UC1);
-  return {mat.data, mat.cols, mat.rows, static_cast<int64_t>(mat.step)};
-}
-
-// Detects by cv::ORB, places its keypoints between the pixels, and describes them.
+// Detects by cv::ORB, places its keypoints between the pixels, and describes them; on as many
+// threads as cv::setNumThreads says.
 class BinDesc : public cv::Feature2D {
  public:
   // `model`: see Extractor. `subpixel` false leaves keypoints on whole pixels of their level.
@@ -35,20 +31,17 @@ class BinDesc : public cv::Feature2D {
     return cv::makePtr<BinDesc>(model, std::move(orb), subpixel);
   }
   BinDesc(const std::string& model, cv::Ptr<cv::ORB> orb, bool subpixel)
-      : extractor_(model), orb_(std::move(orb)), subpixel_(subpixel) {}
+      : extractor_(model), orb_(std::move(orb)), subpixel_(subpixel) {
+    CV_Assert(orb_);
+  }
 
   // As cv::ORB: `image` is CV_8UC1, CV_8UC3 (BGR) or CV_8UC4 (BGRA). But given keypoints are all
-  // described, in their order.
+  // described, in their order, and any nonzero value of `mask` (CV_8UC1) is valid.
   void detectAndCompute(cv::InputArray image, cv::InputArray mask,
                         std::vector<cv::KeyPoint>& keypoints, cv::OutputArray descriptors,
                         bool useProvidedKeypoints = false) override {
     const cv::Mat gray = to_gray(image.getMat());
-    if (!useProvidedKeypoints) {
-      keypoints.clear();
-      // cv::ORB fails on the smallest images.
-      if (std::min(gray.rows, gray.cols) >= kLeastSide) orb_->detect(gray, keypoints, mask);
-      place(gray, keypoints);
-    }
+    if (!useProvidedKeypoints) keypoints = find(gray, mask.getMat());
     if (!descriptors.needed()) return;
     if (keypoints.empty()) return descriptors.release();
     const int count = static_cast<int>(keypoints.size());
@@ -59,54 +52,47 @@ class BinDesc : public cv::Feature2D {
   int descriptorSize() const override { return extractor_.bytes(); }
   int descriptorType() const override { return CV_8U; }
   int defaultNorm() const override { return cv::NORM_HAMMING; }
+  bool empty() const override { return false; }
   cv::String getDefaultName() const override { return "Feature2D.BinDesc"; }
 
  private:
+  static constexpr int kLeastSide = 7;  // pixels, of the ring of FAST; below, cv::ORB fails
+
   static cv::Mat to_gray(const cv::Mat& image) {
-    if (image.empty() || image.type() == CV_8UC1) return image;
-    CV_Assert(image.type() == CV_8UC3 || image.type() == CV_8UC4);
+    const int type = image.type();
+    if (image.empty() || type == CV_8UC1) return image;
+    if (type != CV_8UC3 && type != CV_8UC4) {
+      CV_Error(cv::Error::StsBadArg, "image: expected CV_8UC1, CV_8UC3 or CV_8UC4");
+    }
     cv::Mat gray;
-    cv::cvtColor(image, gray, image.channels() == 3 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGRA2GRAY);
+    cv::cvtColor(image, gray, type == CV_8UC3 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGRA2GRAY);
     return gray;
   }
 
-  // Moves keypoints from where cv::ORB says that they are to where they are, see bindesc/orb.py:
-  // it multiplies whole pixels of a level by a nominal scale, which is up to 3 pixels off.
-  void place(const cv::Mat& gray, std::vector<cv::KeyPoint>& keypoints) const {
-    int octaves = 0;
-    for (const cv::KeyPoint& k : keypoints) octaves = std::max(octaves, k.octave + 1);
-    cv::Mat level = gray;
-    for (int octave = 0; octave < octaves; ++octave) {
-      const int first = orb_->getFirstLevel();
-      const auto scale = static_cast<float>(std::pow(orb_->getScaleFactor(), octave - first));
-      const float inverse = 1 / scale;
-      const cv::Size size(cvRound(gray.cols * inverse), cvRound(gray.rows * inverse));
-      if (octave <= first) level = gray;
-      if (octave != first) {
-        cv::Mat resized;
-        cv::resize(level, resized, size, 0, 0, cv::INTER_LINEAR_EXACT);
-        level = resized;
-      }
-      std::vector<cv::KeyPoint*> some;
-      std::vector<std::array<int32_t, 2>> pixels;
-      for (cv::KeyPoint& k : keypoints) {
-        if (k.octave != octave) continue;
-        some.push_back(&k);
-        pixels.push_back({cvRound(k.pt.x / scale), cvRound(k.pt.y / scale)});
-      }
-      std::vector<std::array<double, 2>> offsets(pixels.size());
-      if (subpixel_) offsets = subpixel_offsets(to_image(level), pixels);
-      for (size_t i = 0; i < some.size(); ++i) {
-        const auto place = [&](size_t axis, int whole, int of_level) {
-          const double at = pixels[i][axis] + offsets[i][axis] + 0.5;
-          return static_cast<float>(at * whole / of_level - 0.5);
-        };
-        some[i]->pt = {place(0, gray.cols, level.cols), place(1, gray.rows, level.rows)};
-      }
+  std::vector<cv::KeyPoint> find(const cv::Mat& gray, const cv::Mat& mask) const {
+    if (!mask.empty() && (mask.type() != CV_8UC1 || mask.size() != gray.size())) {
+      CV_Error(cv::Error::StsBadArg, "mask: expected CV_8UC1 of the image's size");
     }
+    if (std::min(gray.rows, gray.cols) < kLeastSide) return {};
+    const cv::Mat valid = mask.empty() ? mask : cv::Mat(mask != 0);
+    return strongest(detect_orb(*orb_, gray, valid, subpixel_),
+                     static_cast<size_t>(orb_->getMaxFeatures()));
   }
 
-  static constexpr int kLeastSide = 7;  // pixels, of the ring of FAST
+  // cv::ORB may give more than it was asked for. In the order in which they were found.
+  static std::vector<cv::KeyPoint> strongest(std::vector<cv::KeyPoint> keypoints, size_t most) {
+    if (keypoints.size() <= most) return keypoints;
+    std::vector<size_t> order(keypoints.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return keypoints[a].response > keypoints[b].response;
+    });
+    order.resize(most);
+    std::sort(order.begin(), order.end());
+    std::vector<cv::KeyPoint> kept;
+    for (const size_t i : order) kept.push_back(keypoints[i]);
+    return kept;
+  }
 
   Extractor extractor_;
   cv::Ptr<cv::ORB> orb_;

@@ -24,8 +24,8 @@ bool nearest(const Kernel& kernel, Codes query, Codes train, int k, int threads,
     out.index[row * k + rank] = index_of(best);
     out.distance[row * k + rank] = distance_of(best);
   };
-  const auto tile = [&](const Blocks& blocks, const Tile& tile, const Columns& columns,
-                        int64_t first) {
+  const auto visit = [&](const Blocks& blocks, const Tile& tile, const Columns& columns,
+                         int64_t first) {
     if (k <= 2) {
       Best best[kTile];
       std::fill_n(best, kTile, Best{kNone, kNone});
@@ -42,7 +42,7 @@ bool nearest(const Kernel& kernel, Codes query, Codes train, int k, int threads,
       }
     }
   };
-  return sweep_tiles(kernel, query, train, threads, stop, tile, out.column_index,
+  return sweep_tiles(kernel, query, train, threads, stop, visit, out.column_index,
                      out.column_distance);
 }
 

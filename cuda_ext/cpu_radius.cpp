@@ -34,8 +34,8 @@ bool radius(const Kernel& kernel, Codes query, Codes train, int64_t max_distance
   // No distance reaches kNoDistance, so that limit lets every code through.
   const auto limit = static_cast<uint16_t>(std::min<int64_t>(max_distance + 1, kNoDistance));
   std::vector<Found> found(static_cast<size_t>((query.rows + kTile - 1) / kTile));
-  const auto tile = [&](const Blocks& blocks, const Tile& tile, const Columns& columns,
-                        int64_t first) {
+  const auto visit = [&](const Blocks& blocks, const Tile& tile, const Columns& columns,
+                         int64_t first) {
     TileHits hits;
     uint16_t limits[kTile];
     std::fill_n(limits, kTile, limit);
@@ -50,7 +50,7 @@ bool radius(const Kernel& kernel, Codes query, Codes train, int64_t max_distance
   };
   std::vector<int32_t> column_index(static_cast<size_t>(train.rows), kNoIndex);
   std::vector<uint16_t> column_distance(static_cast<size_t>(train.rows), kNoDistance);
-  if (!sweep_tiles(kernel, query, train, threads, stop, tile, column_index.data(),
+  if (!sweep_tiles(kernel, query, train, threads, stop, visit, column_index.data(),
                    column_distance.data())) {
     return false;
   }

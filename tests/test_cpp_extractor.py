@@ -37,7 +37,7 @@ def build(tmp_path_factory):
     (folder / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\n"
         "project(drivers LANGUAGES CXX)\n"
-        "add_compile_options(-Wall -Wextra -Werror)\n"
+        "add_compile_options(-Wall -Wextra -Werror -Wconversion -Wshadow)\n"
         f'add_subdirectory("{ROOT / "cuda_ext"}" bindesc)\n{opencv}'
         + "".join(
             f'add_executable({driver} "{ROOT / "tests" / driver}.cpp")\n'
@@ -123,6 +123,30 @@ def test_more_keypoints_than_are_held_at_a_time(program, model):
     assert (codes == expected).all()
 
 
+def test_the_installed_library_goes_into_a_shared_one(build, model, tmp_path):
+    """As ORB-SLAM's, whose flags name an older standard too."""
+    call(CMAKE, "--install", build / "bindesc", "--prefix", tmp_path / "prefix")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\n"
+        "project(slam LANGUAGES CXX)\n"
+        "find_package(bindesc REQUIRED)\n"
+        f'add_library(slam SHARED "{ROOT / "tests" / "cpp_extractor.cpp"}")\n'
+        "target_link_libraries(slam PRIVATE bindesc::bindesc)\n"
+        'file(WRITE main.cpp "")\n'
+        "add_executable(program main.cpp)\n"
+        "target_link_libraries(program PRIVATE -Wl,--no-as-needed slam)\n"
+    )
+    out = tmp_path / "build"
+    flags = f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", "-DCMAKE_CXX_FLAGS=-std=c++11"
+    call(CMAKE, "-S", tmp_path, "-B", out, *flags)
+    call(CMAKE, "--build", out)
+    keypoints = [cv2.KeyPoint(20, 20, 31, 0)]
+    image = np.arange(1600, dtype=np.uint8).reshape(40, 40)
+    codes, _, _ = describe(out / "program", model[1], image, keypoints)
+    expected = describe(build / "cpp_extractor", model[1], image, keypoints)[0]
+    assert (codes == expected).all()
+
+
 def test_no_keypoints(program, model):
     codes, matches, total = describe(program, model[1], np.zeros((9, 9), np.uint8), [])
     assert codes.shape == (0, 32) and matches == 0 and total == 0
@@ -131,32 +155,78 @@ def test_no_keypoints(program, model):
 needs_opencv = pytest.mark.skipif(not HAS_OPENCV, reason="no OpenCV for C++ (libopencv-dev)")
 
 
-@needs_opencv
-@pytest.mark.parametrize("subpixel", [True, False])
-@pytest.mark.parametrize("source", [skimage.data.astronaut, skimage.data.coffee])
-def test_opencv_interface_gives_what_python_gives(build, model, tmp_path, source, subpixel):
-    name, path = model
-    image, out = tmp_path / "image.png", tmp_path / "out"
-    pixels = source()[3:, :-6, ::-1]
+ORB = {
+    "nfeatures": 500,
+    "scaleFactor": 1.2,
+    "nlevels": 8,
+    "edgeThreshold": 31,
+    "firstLevel": 0,
+    "scoreType": cv2.ORB_HARRIS_SCORE,
+    "patchSize": 31,
+    "fastThreshold": 20,
+}
+
+
+def run_opencv(build, path, folder, pixels, mask=None, subpixel=True, **orb):
+    """Places, sizes and angles, and codes."""
+    image, mask_file, out = folder / "image.png", folder / "mask.png", folder / "out"
     cv2.imwrite(str(image), pixels)
-    call(build / "cpp_opencv", path, image, 1500, int(subpixel), out)
-    found = np.frombuffer(out.read_bytes(), np.dtype([("place", "<f4", 4), ("code", "u1", 32)]))
-    keypoints, codes = bindesc.create("orb", name, 1500, subpixel=subpixel).detectAndCompute(
-        pixels, None
-    )
-    places = np.array([[*k.pt, k.size, k.angle] for k in keypoints], np.float32)
-    assert (found["place"] == places).all()
-    assert (found["code"] == codes).all()
+    if mask is not None:
+        cv2.imwrite(str(mask_file), mask)
+    options = (ORB | orb).values()
+    mask_text = "" if mask is None else mask_file
+    call(build / "cpp_opencv", path, image, mask_text, int(subpixel), out, *options)
+    return np.frombuffer(out.read_bytes(), np.dtype([("place", "<f4", 4), ("code", "u1", 32)]))
 
 
 @needs_opencv
-def test_opencv_interface_of_images_without_keypoints(build, model, tmp_path):
-    image, out = tmp_path / "black.png", tmp_path / "out"
-    for side in (1, 64):
-        cv2.imwrite(str(image), np.zeros((side, side), np.uint8))
-        call(build / "cpp_opencv", model[1], image, 100, 1, out)
-        assert out.read_bytes() == b""
-    call(build / "cpp_opencv", model[1], tmp_path / "missing", 100, 1, out)
+@pytest.mark.parametrize(
+    "orb",
+    [
+        {"nfeatures": 1500},
+        {"nfeatures": 7},
+        {"nfeatures": 1000, "scoreType": cv2.ORB_FAST_SCORE},
+        {"scaleFactor": 1.5, "nlevels": 4, "fastThreshold": 7},
+        {"firstLevel": 2, "edgeThreshold": 19},
+        {"scaleFactor": 1.0, "nlevels": 1},
+        {"patchSize": 23, "nlevels": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_opencv_interface_gives_what_python_gives(build, model, tmp_path, orb, masked):
+    name, path = model
+    pixels = skimage.data.astronaut()[3:, :-6, ::-1]
+    mask = None
+    if masked:
+        mask = np.random.default_rng(0).integers(0, 3, pixels.shape[:2]).astype(np.uint8)
+        mask[:200] = 1
+    for subpixel in (True, False):
+        found = run_opencv(build, path, tmp_path, pixels, mask, subpixel, **orb)
+        detector = bindesc.create(cv2.ORB.create(**(ORB | orb)), name, subpixel=subpixel)
+        keypoints, codes = detector.detectAndCompute(pixels, mask)
+        places = np.array([[*k.pt, k.size, k.angle] for k in keypoints], np.float32)
+        assert len(places) > 5 and (found["place"] == places).all()
+        assert (found["code"] == codes).all()
+
+
+@needs_opencv
+@pytest.mark.parametrize("side", [1, 7, 64])
+def test_opencv_interface_of_images_without_keypoints(build, model, tmp_path, side):
+    assert len(run_opencv(build, model[1], tmp_path, np.zeros((side, side), np.uint8))) == 0
+
+
+@needs_opencv
+def test_opencv_interface_refuses_what_it_cannot_use(build, model, tmp_path):
+    out = tmp_path / "out"
+    options = "1", out, *map(str, ORB.values())
+    cv2.imwrite(str(tmp_path / "a.png"), skimage.data.astronaut())
+    cv2.imwrite(str(tmp_path / "mask.png"), np.ones((10, 10), np.uint8))
+    wrong = refuse(
+        build / "cpp_opencv", model[1], tmp_path / "a.png", tmp_path / "mask.png", *options
+    )
+    assert "mask: expected CV_8UC1 of the image's size" in wrong
+    call(build / "cpp_opencv", model[1], tmp_path / "missing", "", *options)  # an empty image
     assert out.read_bytes() == b""
 
 
