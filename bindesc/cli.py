@@ -142,8 +142,7 @@ def _add_extract(commands: Any) -> None:
         "extract",
         help="describe a folder of images",
         description="Describe every image below a folder. Images that the output already has are "
-        "not done again, so that a stopped run can be started again; an output folder notices "
-        "which changed.",
+        "not done again unless they changed, so that a stopped run can be started again.",
     )
     parser.set_defaults(run=_command("run_extract"))
     parser.add_argument("folder", type=Path, metavar="FOLDER")

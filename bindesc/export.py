@@ -119,6 +119,8 @@ def save_hloc_features(
     norm: Norm = "hamming",
     attributes: Mapping[str, str] | None = None,
     keep: str | os.PathLike[str] | None = None,
+    without: Iterable[str] = (),
+    sources: Mapping[str, tuple[int, int]] | None = None,
 ) -> None:
     """Write an H5 of local features as hloc's ``extract_features`` does: a group per image.
 
@@ -137,6 +139,8 @@ def save_hloc_features(
         norm: what the descriptors are.
         attributes: text to store on the file itself.
         keep: an H5 whose images are copied first; it may be ``path``.
+        without: images that are not copied.
+        sources: two numbers that tell images from others, for :func:`load_hloc_sources`.
 
     Raises:
         ModuleNotFoundError: h5py is not installed.
@@ -148,6 +152,9 @@ def save_hloc_features(
             with h5py.File(keep, "r") as old:
                 for name in old:
                     old.copy(name, file)
+            for name in without:
+                if name in file:
+                    del file[name]
         file.attrs.update(attributes or {})
         for name, features in images:
             group = file.create_group(name)
@@ -163,6 +170,22 @@ def save_hloc_features(
             group["image_size"] = np.array(features.image_size, np.int64)
             group["scales"] = features.size
             group["oris"] = features.angle
+            if sources is not None:
+                group.attrs[_SOURCE] = np.array(sources[name], np.int64)
+
+
+def load_hloc_sources(file: Any) -> dict[str, tuple[int, int] | None]:
+    """The images of an open H5, and what :func:`save_hloc_features` was told of each."""
+    found: dict[str, tuple[int, int] | None] = {}
+
+    def visit(path: str) -> None:
+        name, _, last = path.rpartition("/")
+        if last == "keypoints":
+            source = file[name].attrs.get(_SOURCE)
+            found[name] = None if source is None else (int(source[0]), int(source[1]))
+
+    file.visit(visit)
+    return found
 
 
 def load_hloc_codes(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from .export import (
     check_hloc_name,
     load_features_npz,
+    load_hloc_sources,
     load_source,
     save_features_npz,
     save_hloc_features,
@@ -31,7 +32,6 @@ from .files import atomic_path, remove_stale, remove_stale_of, stamp
 from .image import ImageError, read_image
 from .pair import Extractor, extract_resized
 from .threads import in_parallel
-from .types import Features
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".pgm", ".ppm", ".pnm")
@@ -153,8 +153,7 @@ def extract_folder(
 ) -> Report:
     """Describe every image below a folder that ``output`` does not have yet.
 
-    A folder notices by the time stamps and sizes of the images which of them changed; an H5 does
-    not.
+    Which images changed is told by their time stamps and sizes.
 
     Args:
         folder: with the images.
@@ -179,9 +178,9 @@ def extract_folder(
     """
     names = shard.of(find_images(folder))
     to_h5 = output.suffix.lower() in H5_SUFFIXES
-    done = _h5_names(output, settings) if to_h5 else set()
+    old = _h5_images(output, settings) if to_h5 else {}
     store = output.with_name(output.name + ".part") if to_h5 else output
-    wanted = [name for name in names if name not in done]
+    wanted = [name for name in names if old.get(name) != stamp(folder / name)]
     report = Report(kept=len(names) - len(wanted))
     wanted = _nameable(folder, wanted, to_h5, report)
     if wanted:
@@ -192,7 +191,7 @@ def extract_folder(
         read = partial(read_image, oriented=oriented and not to_h5)
         _fill_store(store, folder, wanted, make_extractor, read, long_side, progress, report)
     if to_h5:
-        _pack(store, output, wanted, settings, append=bool(done))
+        _pack(store, output, wanted, settings, old)
     return report
 
 
@@ -259,17 +258,20 @@ def check_name(path: Path) -> None:
 
 
 def _pack(
-    store: Path, output: Path, names: Sequence[str], settings: Settings, append: bool
+    store: Path, output: Path, names: Sequence[str], settings: Settings, old: Mapping[str, object]
 ) -> None:
-    def finished() -> Iterator[tuple[str, Features]]:
-        for name in names:
-            if feature_path(store, name).exists():
-                yield name, load_features_npz(feature_path(store, name))
-
-    if any(feature_path(store, name).exists() for name in names):
-        attributes = {_SETTINGS_ATTRIBUTE: json.dumps(settings)}
-        keep = output if append else None
-        save_hloc_features(output, finished(), attributes=attributes, keep=keep)
+    """Write the finished ones of some images into the H5, in place of what it had of any."""
+    paths = {name: feature_path(store, name) for name in names}
+    finished = {name: path for name, path in paths.items() if path.exists()}
+    if finished or any(name in old for name in names):
+        save_hloc_features(
+            output,
+            ((name, load_features_npz(path)) for name, path in finished.items()),
+            attributes={_SETTINGS_ATTRIBUTE: json.dumps(settings)},
+            keep=output if old else None,
+            without=names,
+            sources={name: load_source(path) or (0, 0) for name, path in finished.items()},
+        )
     if is_store(store):
         shutil.rmtree(store)
     if output.exists():
@@ -313,23 +315,21 @@ def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
         temporary.write_text(json.dumps(settings), "utf-8")
 
 
-def _h5_names(path: Path, settings: Settings) -> set[str]:
-    """The images that an H5 has; none if there is no such file."""
+def _h5_images(path: Path, settings: Settings) -> dict[str, tuple[int, int] | None]:
+    """The images that an H5 has, and what they were made of; none if there is no such file."""
     try:
         import h5py
     except ModuleNotFoundError:
         raise ModuleNotFoundError("H5 files need h5py: pip install bindesc[h5]") from None
     if not path.exists():
-        return set()
+        return {}
     try:
         with h5py.File(path, "r") as file:
             _check_settings(path, file.attrs.get(_SETTINGS_ATTRIBUTE), settings)
-            paths: list[str] = []
-            file.visit(paths.append)
+            return load_hloc_sources(file)
     except OSError as error:
         reason = f"cannot be read ({error})" if h5py.is_hdf5(path) else "is not an H5 file"
         raise FolderError(f"{path}: {reason}") from None
-    return {name.rpartition("/")[0] for name in paths if name.endswith("/keypoints")}
 
 
 def _check_settings(path: Path, found: str | None, settings: Settings) -> None:
