@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .image_header import HeaderError, parse_header
+from .image_header import HeaderError, parse_header, pnm_white
 
 MAX_PIXELS = 2**28
 """Files that promise more pixels (268 million) are refused before they are decoded."""
@@ -31,9 +31,10 @@ def read_image(
 
     The EXIF orientation is applied, so that the pixels stand as a photo viewer shows them; an
     alpha channel is dropped. 16-bit values are scaled by 255 / 65535, as ``cv2.imread`` does by
-    default; a 16-bit file whose values would fill fewer than 32 of the 256 grey levels (raw
-    thermal or depth data) is refused, because it must be stretched first and only its owner knows
-    how. A truncated file is refused and never partly decoded.
+    default, and those of a PNM by what its header calls white; a 16-bit file whose values would
+    fill fewer than 32 of the 256 grey levels (raw thermal or depth data) is refused, because it
+    must be stretched first and only its owner knows how. A truncated file is refused and never
+    partly decoded.
 
     Args:
         path: the file.
@@ -63,7 +64,9 @@ def read_image(
             f"{path}: {header.width} x {header.height} pixels, "
             f"more than the limit of {max_pixels:,} pixels; reduce the image first"
         )
-    return _to_8_bit(_decode(data, f"{path}: the {header.format} file", oriented), path)
+    pixels = _decode(data, f"{path}: the {header.format} file", oriented)
+    white = pnm_white(data) if header.format == "PNM" else 0  # OpenCV leaves it to the reader
+    return _to_8_bit(pixels, white, path)
 
 
 def to_gray(image: Any, name: str = "image") -> NDArray[np.uint8]:
@@ -193,18 +196,19 @@ def _decode(data: bytes, name: str, oriented: bool) -> NDArray[Any]:
     return pixels
 
 
-def _to_8_bit(pixels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype != np.uint16:
+def _to_8_bit(pixels: NDArray[Any], white: int, path: Path) -> NDArray[np.uint8]:
+    if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: {pixels.dtype} pixels, expected 8 or 16 bits; convert it first")
+    white = white or np.iinfo(pixels.dtype).max
+    if white == 255:
+        return pixels
     low, high = int(pixels.min()), int(pixels.max())
-    if (high - low) / 257 < _MIN_GREY_LEVELS:
+    if pixels.dtype == np.uint16 and (high - low) * 255 / white < _MIN_GREY_LEVELS:
         raise ImageError(
-            f"{path}: 16-bit values that span only {low} to {high} of 0 to 65535; "
+            f"{path}: 16-bit values that span only {low} to {high} of 0 to {white}; "
             "stretch the image to 8 bits first"
         )
-    return cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    return cv2.convertScaleAbs(pixels, alpha=255 / white)
 
 
 def _as_array(value: Any, name: str) -> NDArray[Any]:

@@ -133,12 +133,27 @@ def _bmp(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _pnm(data: bytes) -> tuple[int, int]:
-    """Read the header and, in the binary variants P4 to P6, expect all rows."""
+def pnm_white(data: bytes) -> int:
+    """The value of white that OpenCV leaves a PNM file's values at; 0 for all that their type has.
+
+    It scales those of the text variants, P2 and P3, if they have 8 bits.
+    """
+    fields = _pnm_fields(data)
+    white = int(fields[4] or 0)
+    return white if fields[1] in b"56" or (fields[1] in b"23" and white > 255) else 0
+
+
+def _pnm_fields(data: bytes) -> re.Match[bytes]:
     gap = rb"(?:\s|#[^\n]*\n)+"
     fields = re.match(rb"P([1-6])%b(\d+)%b(\d+)(?:%b(\d+))?" % (gap, gap, gap), data)
     if fields is None:
         raise HeaderError("damaged PNM header")
+    return fields
+
+
+def _pnm(data: bytes) -> tuple[int, int]:
+    """Read the header and, in the binary variants P4 to P6, expect all rows."""
+    fields = _pnm_fields(data)
     kind, width, height = (int(field) for field in fields.group(1, 2, 3))
     if kind == 4:
         size = (width + 7) // 8 * height

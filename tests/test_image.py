@@ -141,6 +141,25 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "white"),
+    [("P5", white) for white in (15, 100, 255, 1023, 4095, 65535)]
+    + [("P2", white) for white in (255, 1023, 4095, 65535)],
+)
+def test_values_of_a_pgm_are_of_what_its_header_calls_white(
+    tmp_path: Path, white: int, kind: str
+) -> None:
+    values = np.linspace(0, white, 300).round().astype(int).reshape(10, 30)
+    data = f"{kind}\n# of a camera\n30 10\n{white}\n".encode()
+    if kind == "P5":
+        data += values.astype(np.uint8 if white < 256 else ">u2").tobytes()
+    else:
+        data += "\n".join(map(str, values.ravel())).encode() + b"\n\n"
+    (tmp_path / "a.pgm").write_bytes(data)
+    expected = values * 255 / white
+    assert np.abs(read_image(tmp_path / "a.pgm") - expected).max() <= 0.5
+
+
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = textured(60, 100)
     path = written(tmp_path / "a.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 100)
