@@ -48,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = data_folder()
+        found = (scene for part in OXFORD for scene in scenes(part, folder))
+        test = pairs_from_scenes("oxford_affine", found, PAIRS)
     except DataMissingError as error:
         print(f"quantisation: skipped, {error}", file=sys.stderr)
         return 0
-    found = (scene for part in OXFORD for scene in scenes(part, folder))
-    test = pairs_from_scenes("oxford_affine", found, PAIRS)
+    except OSError as error:
+        print(f"quantisation: {error}", file=sys.stderr)
+        return 2
     runtime = Runtime(options.model)
     patches = test.cut(runtime.support)
     codes = {

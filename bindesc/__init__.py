@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bfmatcher import BFMatcher
+    from .database import Database
     from .extractor import BinDesc, create
     from .matching import match, match_pairs
     from .retrieval import encode_images
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BFMatcher",
     "BinDesc",
+    "Database",
     "Features",
     "Matches",
     "create",
@@ -28,6 +30,7 @@ __all__ = [
 _HOME = {
     "BFMatcher": "bfmatcher",
     "BinDesc": "extractor",
+    "Database": "database",
     "Features": "types",
     "Matches": "types",
     "create": "extractor",

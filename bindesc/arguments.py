@@ -42,9 +42,10 @@ def torch_device(text: str) -> str:
     import torch
 
     try:
-        kind = torch.device(text).type
-    except RuntimeError as error:
+        device = torch.device(text)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise argparse.ArgumentTypeError(f"{text}: torch finds no GPU here")
+        torch.zeros(1, device=device).cpu()  # some can be named, but not used
+    except (RuntimeError, AssertionError) as error:
         raise argparse.ArgumentTypeError(str(error).split("\n")[0]) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError(f"{text}: torch finds no GPU here")
     return text

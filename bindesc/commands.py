@@ -127,12 +127,12 @@ def run_export(args: Namespace) -> int:
 
     if not (args.onnx or args.cpp):
         raise ValueError("export: name a file, by --onnx or --cpp")
-    written = export_onnx(args.model, args.onnx) if args.onnx else []
     if args.cpp:
         export_cpp(args.model, args.cpp)
-        written.append(args.cpp)
-    for path in written:
-        print(f"wrote {path}")
+        print(f"wrote {args.cpp}")
+    if args.onnx:
+        for path in export_onnx(args.model, args.onnx):
+            print(f"wrote {path}")
     return EXIT_OK
 
 

@@ -254,4 +254,4 @@ def threads_to_use(num_threads: int | None) -> int:
     """The number of threads to use."""
     if num_threads is None:
         return default_threads()
-    return check_integer("num_threads", num_threads, 1)
+    return check_integer("num_threads", num_threads, 1, np.iinfo(np.int32).max)

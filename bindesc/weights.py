@@ -201,6 +201,7 @@ def save_model(
 
     Raises:
         ValueError: ``path`` has another suffix, or ``calibration`` is missing.
+        FloatingPointError: a weight is not finite.
     """
     import torch
     from safetensors.numpy import save
@@ -208,12 +209,16 @@ def save_model(
     if path.suffix != SUFFIX:
         raise ValueError(f"path: a model file ends in {SUFFIX}, got {path}")
     architecture, config = describe_network(network)
-    tensors = {
-        key: np.ascontiguousarray(value.detach().cpu().numpy()).astype(
-            np.float16 if value.ndim > 1 else np.float32
-        )
-        for key, value in network.state_dict().items()
-    }
+    with np.errstate(over="ignore"):
+        tensors = {
+            key: np.ascontiguousarray(value.detach().cpu().numpy()).astype(
+                np.float16 if value.ndim > 1 else np.float32
+            )
+            for key, value in network.state_dict().items()
+        }
+    for key, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise FloatingPointError(f"{path}: not written, {key} is not finite in {value.dtype}")
     stored = build_network(architecture, config)
     stored.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
     stored.eval()

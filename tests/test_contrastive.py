@@ -1,5 +1,6 @@
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -204,6 +205,12 @@ def test_a_run_starts_from_models(run, tmp_path):
         assert torch.equal(old.head[0].weight, new.head[0].weight)
     with pytest.raises(WeightsError, match=r"none-16\.safetensors: no such"):
         train(images(64), tmp_path / "b", CONFIG, initial=str(tmp_path / "none"))
+
+
+def test_a_finished_run_without_its_log_has_nothing_to_say(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").unlink()
+    assert train(images(64), tmp_path / "run", CONFIG, resume=True) == {}
 
 
 def test_errors(run, tmp_path, monkeypatch):

@@ -304,6 +304,15 @@ def test_the_command_writes_the_file(tmp_path, capsys):
     assert path.read_bytes() == expected.read_bytes() and path.stat().st_size < 5e5
 
 
+def test_the_command_writes_nothing_of_a_model_that_it_cannot_write_all_of(tmp_path, capsys):
+    files = "--onnx", str(tmp_path / "a.onnx"), "--cpp", str(tmp_path / "b")
+    assert main(["export", "bingan-256", *files]) == 2
+    assert "floating point" in capsys.readouterr().err
+    assert main(["export", "compact"]) == 2
+    assert "--onnx or --cpp" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_in_floating_point_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="floating point"):
         export_cpp("bingan-256", tmp_path / "out")

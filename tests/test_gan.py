@@ -310,6 +310,22 @@ def test_the_best_checkpoint_is_the_model(patches, held_out, tmp_path, monkeypat
     assert torch.equal(models[4, "last"], models[4, "best"])
 
 
+def test_a_run_killed_before_its_first_validation_has_it_when_it_goes_on(
+    patches, held_out, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gan, "draw_samples", lambda *_: None)
+    monkeypatch.setattr(validation.BestModel, "offer", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(patches, tmp_path, CONFIG, steps=4, held_out=held_out)
+    assert (tmp_path / CHECKPOINT).exists()
+    monkeypatch.undo()
+    train(patches, tmp_path, CONFIG, steps=4, held_out=held_out, resume=True)
+    lines = [line for line in read_lines(tmp_path) if "accuracy" in line]
+    assert [line["step"] for line in lines] == [0, 4]
+    train(patches, tmp_path, CONFIG, steps=4, held_out=held_out, resume=True)
+    assert [line for line in read_lines(tmp_path) if "accuracy" in line][:2] == lines
+
+
 def test_validation_changes_nothing_in_training(patches, held_out, tmp_path, one_thread):
     runs = {"with": {"held_out": held_out, "minutes_between_validations": 0.0}, "without": {}}
     for name, options in runs.items():

@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import cv2
@@ -93,6 +94,19 @@ def test_a_photo_of_another_size_is_skipped(place, tmp_path):
     summary = build_pairs(tmp_path, tmp_path / "set", settings, models=[model], workers=1)
     assert [group["photo"] for group in summary["groups"]] == ["c.png"]
     assert "320x240 pixels, but the COLMAP model was made at 640x480" in summary["skipped"]["a.png"]
+
+
+def test_a_damaged_photo_takes_only_its_own_pairs_away(place, tmp_path):
+    folder, model = place
+    shutil.copytree(folder, tmp_path / "photos")
+    damaged = tmp_path / "photos" / "wall" / "b.png"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    settings = PairSettings(views=1, min_pairs=1, keypoints=300)
+    summary = build_pairs(
+        tmp_path / "photos", tmp_path / "set", settings, models=[model], workers=1
+    )
+    assert [group["photo"] for group in summary["groups"]] == ["wall/a.png", "wall/c.png"]
+    assert list(summary["skipped"]) == ["wall/b.png"]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import BytesIO
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ from bindesc.training.metric import (
 )
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
+from bindesc.training.patch_images import open_patches
 from bindesc.training.run import CHECKPOINT, CURVES, LOG, read_log
 from bindesc.weights import WeightsError, golden_patches, load_model, save_model
 
@@ -334,7 +336,13 @@ def test_the_command_goes_on_from_a_model_of_any_shape(wide, tmp_path):
         (["--steps", "-1"], "expected at least 0, got -1"),
         (["--learning-rate", "nan"], "expected a number above 0, got nan"),
         (["--device", "nowhere"], "--device"),
+        (["--device", "meta"], "--device"),
+        (["--seed", "-1"], "expected at least 0, got -1"),
         (["--orientation", "8,8,8,8"], "one to three convolutions"),
+        (["--channels", "16,32"], "strides: 4 for 2 channels"),
+        (["--strides", "3,2,2,1"], "strides: expected 1 or 2 each"),
+        (["--strides", "2,2,2,2"], "2 three times at most"),
+        (["--channels", "16,32,32,64", "--strides", "1,1,1,1"], "would have 65536 inputs"),
     ],
 )
 def test_wrong_shapes_are_refused(wide, tmp_path, capsys, options, message):
@@ -387,6 +395,7 @@ def test_training_resumes_bit_for_bit(pairs, tmp_path, monkeypatch):
     whole, halves = (load_model(tmp_path / name / WEIGHTS)[0] for name in ("whole", "halves"))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, halves.state_dict()[key])
+    assert read_log(tmp_path / "halves")[-1] == read_log(tmp_path / "whole")[-1]
     assert {p.name for p in (tmp_path / "halves").iterdir()} == {WEIGHTS, CHECKPOINT, LOG, CURVES}
 
 
@@ -429,6 +438,41 @@ def test_a_damaged_checkpoint_is_named(pairs, tmp_path, content):
     (tmp_path / CHECKPOINT).write_bytes(content)
     with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged"):
         train(pairs, tmp_path, CONFIG, resume=True)
+
+
+def test_a_truncated_or_incomplete_checkpoint_is_named(pairs, tmp_path):
+    train(pairs, tmp_path, CONFIG)
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    for size in range(0, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged"):
+            train(pairs, tmp_path, CONFIG, resume=True)
+    state = torch.load(BytesIO(whole), weights_only=True)
+    state["model"].popitem()
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged"):
+        train(pairs, tmp_path, CONFIG, resume=True)
+
+
+def test_a_damaged_log_is_named(pairs, tmp_path):
+    train(pairs, tmp_path, CONFIG)
+    (tmp_path / LOG).write_text("text\n")
+    with pytest.raises(ValueError, match=r"log\.jsonl: is damaged"):
+        train(pairs, tmp_path, CONFIG, resume=True)
+
+
+@pytest.mark.parametrize("name", ["set.json", "patches.npy", "xy.npy", "linear.npy"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"text"])
+def test_a_damaged_set_is_named(pairs, tmp_path, name, content):
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    (copy / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{copy}: damaged"):
+        open_pairs(copy)
+    if name in ("set.json", "patches.npy"):
+        with pytest.raises(ValueError, match=f"{copy}: damaged"):
+            open_patches(copy)
 
 
 def test_a_line_of_the_log_that_was_cut_off_is_left_out(tmp_path):

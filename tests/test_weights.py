@@ -115,6 +115,15 @@ def test_saving_replaces_a_file_only_as_a_whole(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e6])  # float16 ends at 65504
+def test_weights_that_are_not_finite_are_not_written(tmp_path, value):
+    network = untrained()
+    network.layers[0].weight.data[0, 0, 0, 0] = value
+    with pytest.raises(FloatingPointError, match="not finite in float16"):
+        save_model(tmp_path / "m.safetensors", network)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folding_changes_nothing_but_rounding():
     network = untrained().train()
     images = torch.from_numpy(golden_patches()[:, None]).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from .integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
 from .orientation import OrientationNet, orientation_strides
+
+_LEAST_SIDE = 4  # of a map in the C++ core
+_MOST_INPUTS = 2**14  # of the last layer: products with int8 then stay far below 2^24
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class CompactConfig:
         orientation: output channels of the 3x3 convolutions of the network that turns and
             stretches keypoints before their patch is cut, see
             :class:`bindesc.models.orientation.OrientationNet`; none where they stay as they are.
+
+    Raises:
+        ValueError: the shape cannot run in integers.
     """
 
     channels: tuple[int, ...] = (16, 24, 32, 48)
@@ -32,6 +39,29 @@ class CompactConfig:
     bits: int = 256
     support: float = 1.0
     orientation: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels: expected positive numbers, got {self.channels}")
+        if len(self.strides) != len(self.channels):
+            raise ValueError(
+                f"strides: {len(self.strides)} for {len(self.channels)} channels; one for each"
+            )
+        if not set(self.strides) <= {1, 2} or self.last_side < _LEAST_SIDE:
+            raise ValueError(
+                f"strides: expected 1 or 2 each, and 2 three times at most, got {self.strides}"
+            )
+        inputs = self.last_side**2 * self.channels[-1]
+        if inputs > _MOST_INPUTS:
+            raise ValueError(
+                f"channels, strides: the last layer would have {inputs} inputs, of at most "
+                f"{_MOST_INPUTS}; more cannot be summed exactly"
+            )
+
+    @property
+    def last_side(self) -> int:
+        """Of the map that the last layer spans, samples."""
+        return 32 // math.prod(self.strides)
 
 
 class CompactNet(nn.Module):
@@ -47,12 +77,9 @@ class CompactNet(nn.Module):
     def __init__(self, config: CompactConfig | None = None):
         super().__init__()
         self.config = config = config or CompactConfig()
-        side = 32
-        for stride in config.strides:
-            side = -(-side // stride)
         self.layers = nn.Sequential(
             *convolutions(1, config.channels, config.strides),
-            nn.Conv2d(config.channels[-1], config.bits, side, bias=False),
+            nn.Conv2d(config.channels[-1], config.bits, config.last_side, bias=False),
             nn.BatchNorm2d(config.bits, affine=False),
             nn.Flatten(),
         )

@@ -62,7 +62,7 @@ def register(commands: Any) -> None:
     )
     build.add_argument(
         "--partners",
-        type=int,
+        type=at_least(0),
         default=8,
         help="other photos of the place that a photo is paired with (%(default)s)",
     )
@@ -81,8 +81,8 @@ def register(commands: Any) -> None:
         help="patches no wider than described, of pairs whose angles agree better: a third of the "
         "size, but not for the training of an orientation or with noise",
     )
-    build.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
-    build.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    build.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
+    build.add_argument("--seed", type=at_least(0), default=0, help="(%(default)s)")
     build.set_defaults(run=_build)
 
     train = commands.add_parser("train", help="train a model")

@@ -163,7 +163,8 @@ def train(
         for network in model.networks:
             name = f"{NAME}-{network.config.bits}"
             save_model(output / (name + SUFFIX), network, command=command)
-        return {"loss": run.read_log()[-1]["loss"]}
+        lines = run.read_log()
+        return {"loss": lines[-1]["loss"]} if lines else {}
 
 
 def _loss(model: JointNetwork, views: Tensor, config: ContrastiveConfig) -> Tensor:

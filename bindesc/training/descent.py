@@ -48,11 +48,13 @@ def descend(
     """
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay)
     step, saved = 0, -1
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = saved = int(state["step"])
     average = 0.0
+    if state is not None:
+        with run.told_as_damaged():
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            step = saved = int(state["step"])
+            average = float(state["average"])
     scores: dict[str, float] = {}
 
     def save() -> None:
@@ -64,6 +66,7 @@ def descend(
         run.save(
             {
                 "step": step,
+                "average": average,
                 "config": config,
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),

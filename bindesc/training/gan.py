@@ -152,7 +152,8 @@ def train(
                     "the checkpoint was made with another configuration; give the same options"
                 )
             step = int(state["step"])
-            gan.restore(state)
+            with run.told_as_damaged():
+                gan.restore(state)
         else:
             fresh = True if initial is None else _start_from(initial, gan.discriminator)
             gan.initialise(spread(patches, INITIAL_SAMPLES), discriminator=fresh)
@@ -197,7 +198,8 @@ def train(
 
         if not resume:
             save()
-            check(initial)
+        if step == 0 and not any("accuracy" in line for line in run.read_log()):
+            check(initial)  # what training must be better than
         end = None if minutes is None else time.monotonic() + 60 * minutes
         total = None if steps is None else steps * config.batch
         with tqdm(

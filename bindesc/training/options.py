@@ -28,7 +28,7 @@ def add_run_options(
     parser.add_argument(
         "--learning-rate", type=positive, default=learning_rate, help="(%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="(%(default)s)")
 
 
 def add_gan_options(parser: argparse.ArgumentParser, lambda_bre: float) -> None:
@@ -91,4 +91,5 @@ def command_line() -> str:
 
 def print_scores(path: Path, scores: dict[str, float]) -> None:
     """One line on what a training wrote."""
-    print(f"{path}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    told = ", ".join(f"{k} {v:.4f}" for k, v in scores.items())
+    print(f"{path}: {told or 'written; nothing was left to do'}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,9 +140,12 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
             groups.append(_Group(pairs_of_views(views, settings, rng), None))
         for view, partner in enumerate(partners, settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
-            other = to_gray(read_image(partner.path, oriented=False))
             check_shape(path, photo, partner.shapes[0])
-            check_shape(partner.path, other, partner.shapes[1])
+            try:
+                other = to_gray(read_image(partner.path, oriented=False))
+                check_shape(partner.path, other, partner.shapes[1])
+            except ImageError:
+                continue  # that photo has a task of its own, which says why
             views = taken_views(photo, other, partner, settings.sides, rng)
             groups.append(_Group(pairs_of_views(views, settings, rng), partner.path))
     except ImageError as error:
@@ -283,6 +286,7 @@ def open_pairs(folder: Path) -> PairSet:
 
     Raises:
         FileNotFoundError: there is none, or it is of an older version.
+        ValueError: it is damaged.
     """
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(
@@ -290,6 +294,20 @@ def open_pairs(folder: Path) -> PairSet:
         )
     if not (folder / "linear.npy").is_file():
         raise FileNotFoundError(f"{folder}: a set of an older version; make it anew")
+    with told_as_damaged(folder):
+        return _open_pairs(folder)
+
+
+@contextmanager
+def told_as_damaged(folder: Path) -> Iterator[None]:
+    """Turns what damaged files of a set raise into one line that names the folder."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, EOFError) as error:
+        raise ValueError(f"{folder}: damaged, or not a set of patches ({error})") from None
+
+
+def _open_pairs(folder: Path) -> PairSet:
     summary = json.loads((folder / "set.json").read_text())
     groups = summary["groups"]
     settings = summary["settings"] | {

@@ -24,7 +24,15 @@ from ..folder import find_images
 from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .brown import open_brown
-from .pairs import PairSet, PairSettings, build_pairs, centre, open_pairs, raw_to_npy
+from .pairs import (
+    PairSet,
+    PairSettings,
+    build_pairs,
+    centre,
+    open_pairs,
+    raw_to_npy,
+    told_as_damaged,
+)
 
 HELD_OUT = "held_out"
 _HELD_OUT_PAIRS = 2000  # about so many in all
@@ -155,14 +163,16 @@ def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it is damaged.
     """
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(f"{folder}: no set of patches")
-    summary = json.loads((folder / "set.json").read_text())
-    patches = np.load(folder / "patches.npy", mmap_mode="r")
-    # In this order they stay a view of the file.
-    patches = centre(patches.reshape(-1, *patches.shape[-2:]))
-    return patches, float(summary["settings"]["support"])
+    with told_as_damaged(folder):
+        summary = json.loads((folder / "set.json").read_text())
+        patches = np.load(folder / "patches.npy", mmap_mode="r")
+        # In this order they stay a view of the file.
+        patches = centre(patches.reshape(-1, *patches.shape[-2:]))
+        return patches, float(summary["settings"]["support"])
 
 
 def open_held_out(folder: Path) -> PairSet | None:

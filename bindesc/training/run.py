@@ -6,6 +6,9 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +92,25 @@ class Run:
             ValueError: it is damaged.
         """
         path = self.folder / CHECKPOINT
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        data = path.read_bytes()  # torch raises OSError for damage too
+        with self.told_as_damaged():
+            state: dict[str, Any] = torch.load(BytesIO(data), "cpu", weights_only=True)
             state["step"]
-        except OSError:
-            raise
-        except Exception:  # what torch raises varies with the damage
-            raise ValueError(f"{path}: is damaged; remove it to start anew") from None
         if not self.writes:
             return state
         kept = [line for line in self.read_log() if line["step"] <= state["step"]]
         with atomic_path(self.folder / LOG) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         return state
+
+    @contextmanager
+    def told_as_damaged(self) -> Iterator[None]:
+        """Turns whatever a damaged checkpoint raises, which varies, into one line."""
+        try:
+            yield
+        except Exception:
+            path = self.folder / CHECKPOINT
+            raise ValueError(f"{path}: is damaged; remove it to start anew") from None
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the checkpoint (``state["step"]`` says how far it is) and redraw the curves."""
@@ -143,10 +152,17 @@ class Run:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """All log lines of the run in a folder; the end of a line that was cut off is left out."""
+    """All log lines of the run in a folder; the end of a line that was cut off is left out.
+
+    Raises:
+        ValueError: the log is damaged.
+    """
     path = folder / LOG
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error})") from None
 
 
 def warm_cosine(step: int, steps: int, peak: float, warmup: float) -> float:
