@@ -248,7 +248,7 @@ def check_hloc_folder(folder: Path, names: Iterable[str]) -> None:
         raise OSError(f"cannot write {folder}: it is a file, not a folder")
     for name in names:
         check_hloc_name(name)
-        if len(name.split()) != 1 or name != name.strip():
+        if name.split() != [name]:
             raise ValueError(
                 f"{name!r}: the name has white space, which hloc's pairs.txt cannot hold"
             )

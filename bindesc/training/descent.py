@@ -54,7 +54,7 @@ def descend(
             model.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             step = saved = int(state["step"])
-            average = float(state["average"])
+            average = float(state.get("average", 0))
     scores: dict[str, float] = {}
 
     def save() -> None:
