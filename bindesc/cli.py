@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_match(commands)
     _add_extract(commands)
+    _add_match_features(commands)
     sfm_cli.register(commands, _add_feature_options, _add_resize, _DESCRIPTORS)
     _add_demo(commands)
     _add_info(commands)
@@ -92,13 +93,7 @@ def _add_match(commands: Any) -> None:
         help="what describes the detector's keypoints (default: bindesc); sift is compared by "
         "Euclidean distance",
     )
-    keep = parser.add_argument_group("which nearest neighbours are matches")
-    keep.add_argument("--no-mutual", action="store_true", help="keep one-sided neighbours too")
-    keep.add_argument(
-        "--ratio", type=float, metavar="R", help="nearest < R * second nearest, 0 to 1"
-    )
-    keep.add_argument("--margin", type=int, metavar="BITS", help="second nearest - nearest >= BITS")
-    keep.add_argument("--max-dist", type=int, metavar="BITS", help="nearest <= BITS")
+    _add_filters(parser)
     geometry = parser.add_argument_group("geometry")
     geometry.add_argument(
         "--geometry",
@@ -158,6 +153,20 @@ def _add_extract(commands: Any) -> None:
     _add_feature_options(parser)
 
 
+def _add_match_features(commands: Any) -> None:
+    parser = commands.add_parser(
+        "match-features",
+        help="match pairs of described images, for hloc",
+        description="Match pairs of images in an H5 that 'bindesc extract' wrote; the result is "
+        "what hloc's match_features would write.",
+    )
+    parser.set_defaults(run=_command("run_match_features"))
+    parser.add_argument("features", type=Path, metavar="FEATURES.h5")
+    parser.add_argument("pairs", type=Path, metavar="PAIRS.txt", help="two names a line")
+    parser.add_argument("--out", type=Path, required=True, metavar="H5", help="to write")
+    _add_filters(parser)
+
+
 def _add_demo(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
@@ -210,6 +219,16 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
         "--even", action="store_true", help="spread the keypoints evenly over the image"
     )
     group.add_argument("--device", default="cpu", help="torch device of the network (default: cpu)")
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    keep = parser.add_argument_group("which nearest neighbours are matches")
+    keep.add_argument("--no-mutual", action="store_true", help="keep one-sided neighbours too")
+    keep.add_argument(
+        "--ratio", type=float, metavar="R", help="nearest < R * second nearest, 0 to 1"
+    )
+    keep.add_argument("--margin", type=int, metavar="BITS", help="second nearest - nearest >= BITS")
+    keep.add_argument("--max-dist", type=int, metavar="BITS", help="nearest <= BITS")
 
 
 def _add_resize(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import demo, export, info, viz, weights
+from . import demo, export, hloc, info, viz, weights
 from .extractor import create
 from .files import atomic_path, check_writable
 from .folder import extract_folder
@@ -31,14 +31,14 @@ def run_match(args: Namespace) -> int:
         if path is not None and str(path) != "-":
             check_writable(path)
     if args.h5:
-        export.check_hloc_folder(args.h5, _hloc_names(args.image0, args.image1))
+        hloc.check_folder(args.h5, _hloc_names(args.image0, args.image1))
     image0, image1 = (read_image(path, oriented=not args.h5) for path in (args.image0, args.image1))
     extractor = make_extractor(args, args.descriptor)
     pair = match_pair(
         extract_resized(extractor, image0, args.resize),
         extract_resized(extractor, image1, args.resize),
         norm="l2" if args.descriptor == "sift" else "hamming",
-        filters=Filters(not args.no_mutual, args.ratio, args.margin, args.max_dist),
+        filters=make_filters(args),
         kind=None if args.geometry == "none" else args.geometry,
         threshold=args.ransac_thr,
         seed=args.seed,
@@ -56,7 +56,7 @@ def run_match(args: Namespace) -> int:
             export.save_pair_npz(args.npz, pair)
             written.append(args.npz)
         if args.h5:
-            export.save_hloc_pair(args.h5, *_hloc_names(args.image0, args.image1), pair)
+            hloc.save_pair(args.h5, *_hloc_names(args.image0, args.image1), pair)
             written.append(args.h5)
     if args.json is not None:
         _write_json(args.json, _match_report(args, pair))
@@ -71,6 +71,18 @@ def run_match(args: Namespace) -> int:
     if shortfall:
         print(f"bindesc: too few matches: {shortfall}", file=sys.stderr)
         return EXIT_TOO_FEW
+    return EXIT_OK
+
+
+def run_match_features(args: Namespace) -> int:
+    """``bindesc match-features``."""
+    check_writable(args.out)
+    pairs = hloc.read_pairs(args.pairs)
+    if not pairs:
+        raise ValueError(f"{args.pairs}: holds no pairs")
+    count = hloc.match_features(args.features, pairs, args.out, make_filters(args), _batches)
+    print(f"{len(pairs)} pairs, {count} matches")
+    print(f"wrote {args.out}")
     return EXIT_OK
 
 
@@ -144,6 +156,11 @@ def run_info(args: Namespace) -> int:
     else:
         print("\n".join(info.to_lines(facts)))
     return EXIT_OK
+
+
+def make_filters(args: Namespace) -> Filters:
+    """Which nearest neighbours the options say are matches."""
+    return Filters(not args.no_mutual, args.ratio, args.margin, args.max_dist)
 
 
 def feature_settings(args: Namespace, descriptor: str) -> dict[str, str | int | None]:
@@ -228,3 +245,9 @@ def _progress(names: Sequence[str]) -> Iterator[str]:
     from tqdm import tqdm
 
     return iter(tqdm(names, unit="image", disable=not names))
+
+
+def _batches(starts: Sequence[int]) -> Iterator[int]:
+    from tqdm import tqdm
+
+    return iter(tqdm(starts, unit="batch", disable=len(starts) < 2))

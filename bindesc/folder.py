@@ -20,14 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .export import (
-    check_hloc_name,
-    load_features_npz,
-    load_hloc_sources,
-    load_source,
-    save_features_npz,
-    save_hloc_features,
-)
+from . import hloc
+from .export import load_features_npz, load_source, save_features_npz
 from .files import atomic_path, remove_stale, remove_stale_of, stamp
 from .image import ImageError, read_image
 from .pair import Extractor, extract_resized
@@ -240,7 +234,7 @@ def _nameable(folder: Path, names: Sequence[str], to_h5: bool, report: Report) -
         try:
             check_name(folder / name)
             if to_h5:
-                check_hloc_name(name)
+                hloc.check_name(name)
             kept.append(name)
         except ValueError as error:
             report.unreadable.append(str(error))
@@ -264,7 +258,7 @@ def _pack(
     paths = {name: feature_path(store, name) for name in names}
     finished = {name: path for name, path in paths.items() if path.exists()}
     if finished or any(name in old for name in names):
-        save_hloc_features(
+        hloc.save_features(
             output,
             ((name, load_features_npz(path)) for name, path in finished.items()),
             attributes={_SETTINGS_ATTRIBUTE: json.dumps(settings)},
@@ -317,19 +311,15 @@ def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
 
 def _h5_images(path: Path, settings: Settings) -> dict[str, tuple[int, int] | None]:
     """The images that an H5 has, and what they were made of; none if there is no such file."""
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("H5 files need h5py: pip install bindesc[h5]") from None
+    hloc.import_h5py()
     if not path.exists():
         return {}
     try:
-        with h5py.File(path, "r") as file:
+        with hloc.open_h5(path) as file:
             _check_settings(path, file.attrs.get(_SETTINGS_ATTRIBUTE), settings)
-            return load_hloc_sources(file)
+            return hloc.load_sources(file)
     except OSError as error:
-        reason = f"cannot be read ({error})" if h5py.is_hdf5(path) else "is not an H5 file"
-        raise FolderError(f"{path}: {reason}") from None
+        raise FolderError(str(error)) from None
 
 
 def _check_settings(path: Path, found: str | None, settings: Settings) -> None:

@@ -90,8 +90,7 @@ class Pair:
     def confidence(self) -> NDArray[np.float32]:
         """``(K,)`` float32 in [0, 1]: 1 minus the distance over the largest one to expect."""
         bits = 8 * self.features0.descriptors.shape[1]
-        largest = bits if self.norm == "hamming" else _SIFT_FAR
-        return np.clip(1 - self.matches.distance / np.float32(largest), 0, 1).astype(np.float32)
+        return confidence(self.matches, bits if self.norm == "hamming" else _SIFT_FAR)
 
     def shortfall(self) -> str | None:
         """Why this is too few to rely on, in one line, or None where it is enough."""
@@ -109,6 +108,26 @@ class Pair:
         if not enough_inliers(self.kind, inliers, len(self.matches)):
             return f"{inliers} inliers of {len(self.matches)} matches, no more than chance gives"
         return None
+
+
+def confidence(matches: Matches, largest: float) -> NDArray[np.float32]:
+    """``(K,)`` float32 in [0, 1]: 1 minus the distances over the largest one to expect."""
+    return np.clip(1 - matches.distance / np.float32(largest), 0, 1).astype(np.float32)
+
+
+def per_keypoint(
+    count: int, matches: Matches, confidence: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Matches as SuperGlue and hloc have them: for each of ``count`` keypoints of the first image.
+
+    Returns:
+        ``(count,)`` int32 the partner in the second image, -1 for none, and ``(count,)`` float32
+        the confidence, 0 for none.
+    """
+    partner, scores = np.full(count, -1, np.int32), np.zeros(count, np.float32)
+    query, train = matches.pairs.T
+    partner[query], scores[query] = train, confidence
+    return partner, scores
 
 
 def extract_resized(

@@ -208,7 +208,8 @@ def _holds_features(source: Path) -> bool:
 
 
 def _stored_codes(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    from .export import load_features_npz, load_hloc_codes
+    from . import hloc
+    from .export import load_features_npz
     from .files import is_temporary
 
     shards = [source]
@@ -220,7 +221,7 @@ def _stored_codes(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         if shard.suffix == ".npz":
             yield str(shard), load_features_npz(shard).descriptors
         else:
-            yield from load_hloc_codes(shard)
+            yield from hloc.load_codes(shard)
 
 
 def _describe(extractor: Any, path: Path) -> NDArray[np.uint8] | ImageError:

@@ -10,7 +10,8 @@ from pictures import shifted, textured, textured_gray
 
 import bindesc
 from bindesc.cli import main
-from bindesc.export import save_features_npz, save_hloc_features
+from bindesc.export import save_features_npz
+from bindesc.hloc import save_features
 from bindesc.image import ImageError
 from bindesc.opencv_descriptors import OpenCVFeatures
 from bindesc.reference import hamming
@@ -262,7 +263,7 @@ def test_train_reads_what_extract_wrote(tmp_path: Path, capsys: pytest.CaptureFi
     for name, features in named.items():
         save_features_npz(tmp_path / "npz" / f"{name}.npz", features)
     (tmp_path / "npz" / ".c.png.0123456789abcdef.tmp.npz").write_bytes(b"of a killed run")
-    save_hloc_features(tmp_path / "f.h5", named.items())
+    save_features(tmp_path / "f.h5", named.items())
     written = []
     for source in ("npz", "f.h5"):
         out = tmp_path / "v.txt"
