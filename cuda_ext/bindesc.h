@@ -28,7 +28,8 @@ struct KeyPoint {
   float angle;  // degrees, clockwise; negative means upright
 };
 
-// Patches' sides over KeyPoint::size, by what the detector reports as size.
+// The side of the described patch over KeyPoint::size, by what each detector reports as size: 31
+// pixels for ORB's finest level, but 7 for a FAST corner, whose patch should be as large.
 constexpr double kOrbScale = 1.0, kFastScale = 5.0, kAkazeScale = 5.0, kSiftScale = 6.75;
 
 // Describes keypoints. compute() may be called from several threads at a time. One that was moved
@@ -68,11 +69,16 @@ class Extractor {
 // codes differ in width.
 Matches match(Codes query, Codes train, const Filters& filters = {}, int threads = 0);
 
-// How far corners lie from the whole pixels {x, y} where a detector found them in this image (ORB:
-// in this level of its pyramid), less than a pixel in all: {x, y} each. Up to twice as many matches
-// are right to a pixel with them.
-std::vector<std::array<double, 2>> subpixel_offsets(
-    const GrayImage& image, const std::vector<std::array<int32_t, 2>>& corners);
+using Pixel = std::array<int32_t, 2>;  // x, y
+
+// How far corners lie from the whole pixels where a detector found them in this image (ORB: in this
+// level of its pyramid), less than a pixel in all: {x, y} each.
+std::vector<std::array<double, 2>> subpixel_offsets(const GrayImage& image,
+                                                    const std::vector<Pixel>& corners);
+
+// The orientation that ORB gives to corners, for those of a detector that gives none, such as FAST:
+// the direction to the centroid of brightness of a disc 31 pixels across. Degrees, 0 to 360.
+std::vector<float> intensity_centroid(const GrayImage& image, const std::vector<Pixel>& corners);
 
 // The place in an image, along one axis, of a place in a level of its pyramid; their sides are in
 // pixels. Resizing makes the images' outlines coincide, not the centres of their first pixels: to

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -21,22 +22,43 @@
 
 namespace bindesc {
 
-// Detects by cv::ORB, places its keypoints between the pixels, and describes them; on as many
-// threads as cv::setNumThreads says.
+// Detects and describes, on as many threads as cv::setNumThreads says. `model`: see Extractor.
 class BinDesc : public cv::Feature2D {
  public:
-  // `model`: see Extractor. `subpixel` false leaves keypoints on whole pixels of their level.
+  // ORB's keypoints in their true places, between the pixels if `subpixel`.
   static cv::Ptr<BinDesc> create(const std::string& model,
                                  cv::Ptr<cv::ORB> orb = cv::ORB::create(), bool subpixel = true) {
-    return cv::makePtr<BinDesc>(model, std::move(orb), subpixel);
-  }
-  BinDesc(const std::string& model, cv::Ptr<cv::ORB> orb, bool subpixel)
-      : extractor_(model), orb_(std::move(orb)), subpixel_(subpixel) {
-    CV_Assert(orb_);
+    CV_Assert(orb);
+    return cv::makePtr<BinDesc>(model, kOrbScale, [=](const cv::Mat& gray, const cv::Mat& mask) {
+      return strongest(detect_orb(*orb, gray, mask, subpixel), orb->getMaxFeatures());
+    });
   }
 
-  // As cv::ORB: `image` is CV_8UC1, CV_8UC3 (BGR) or CV_8UC4 (BGRA). But given keypoints are all
-  // described, in their order, and any nonzero value of `mask` (CV_8UC1) is valid.
+  // The strongest `nfeatures` corners of FAST, with ORB's orientation.
+  static cv::Ptr<BinDesc> create(const std::string& model, cv::Ptr<cv::FastFeatureDetector> fast,
+                                 int nfeatures, bool subpixel = true) {
+    CV_Assert(fast && nfeatures > 0);
+    return cv::makePtr<BinDesc>(model, kFastScale, [=](const cv::Mat& gray, const cv::Mat& mask) {
+      std::vector<cv::KeyPoint> found;
+      fast->detect(gray, found, mask);
+      found = strongest(std::move(found), nfeatures);
+      const std::vector<float> angles = intensity_centroid(to_image(gray), pixels_of(found));
+      for (size_t i = 0; i < found.size(); ++i) found[i].angle = angles[i];
+      place(gray, gray.size(), subpixel, found);
+      return found;
+    });
+  }
+
+  // Keypoints in a CV_8UC1 image of at least 7 pixels, at 255 of a mask, which may be empty.
+  using Detect = std::function<std::vector<cv::KeyPoint>(const cv::Mat& gray, const cv::Mat& mask)>;
+
+  // Any other detector; `scale` is one of those in bindesc.h.
+  BinDesc(const std::string& model, double scale, Detect detect)
+      : extractor_(model), scale_(scale), detect_(std::move(detect)) {}
+
+  // As cv::ORB: `image` is CV_8UC1, CV_8UC3 (BGR) or CV_8UC4 (BGRA). But given keypoints, which must
+  // be of the same kind of detector, are all described, in their order, and any nonzero value of
+  // `mask` (CV_8UC1) is valid.
   void detectAndCompute(cv::InputArray image, cv::InputArray mask,
                         std::vector<cv::KeyPoint>& keypoints, cv::OutputArray descriptors,
                         bool useProvidedKeypoints = false) override {
@@ -45,7 +67,7 @@ class BinDesc : public cv::Feature2D {
     if (!descriptors.needed()) return;
     if (keypoints.empty()) return descriptors.release();
     const int count = static_cast<int>(keypoints.size());
-    auto codes = extractor_.compute(to_image(gray), keypoints, kOrbScale, cv::getNumThreads());
+    auto codes = extractor_.compute(to_image(gray), keypoints, scale_, cv::getNumThreads());
     cv::Mat(count, extractor_.bytes(), CV_8U, codes.data()).copyTo(descriptors);
   }
 
@@ -74,20 +96,18 @@ class BinDesc : public cv::Feature2D {
       CV_Error(cv::Error::StsBadArg, "mask: expected CV_8UC1 of the image's size");
     }
     if (std::min(gray.rows, gray.cols) < kLeastSide) return {};
-    const cv::Mat valid = mask.empty() ? mask : cv::Mat(mask != 0);
-    return strongest(detect_orb(*orb_, gray, valid, subpixel_),
-                     static_cast<size_t>(orb_->getMaxFeatures()));
+    return detect_(gray, mask.empty() ? mask : cv::Mat(mask != 0));
   }
 
-  // cv::ORB may give more than it was asked for. In the order in which they were found.
-  static std::vector<cv::KeyPoint> strongest(std::vector<cv::KeyPoint> keypoints, size_t most) {
-    if (keypoints.size() <= most) return keypoints;
+  // In the order in which they were found. cv::ORB too may give more than it was asked for.
+  static std::vector<cv::KeyPoint> strongest(std::vector<cv::KeyPoint> keypoints, int most) {
+    if (static_cast<int>(keypoints.size()) <= most) return keypoints;
     std::vector<size_t> order(keypoints.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
       return keypoints[a].response > keypoints[b].response;
     });
-    order.resize(most);
+    order.resize(static_cast<size_t>(most));
     std::sort(order.begin(), order.end());
     std::vector<cv::KeyPoint> kept;
     for (const size_t i : order) kept.push_back(keypoints[i]);
@@ -95,8 +115,8 @@ class BinDesc : public cv::Feature2D {
   }
 
   Extractor extractor_;
-  cv::Ptr<cv::ORB> orb_;
-  bool subpixel_;
+  double scale_;
+  Detect detect_;
 };
 
 // The nearest neighbours that pass the filters, of CV_8U rows; an empty matrix has none.

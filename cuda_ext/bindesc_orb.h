@@ -21,12 +21,14 @@ inline GrayImage to_image(const cv::Mat& mat) {
   return {mat.data, mat.cols, mat.rows, static_cast<int64_t>(mat.step)};
 }
 
-// A level of ORB's pyramid; `mask` may be empty.
+// A level of ORB's pyramid; `mask` may be empty, else only its pixels of 255 are valid.
 struct OrbLevel {
   cv::Mat image, mask;
   float scale;  // nominal, of the keypoints' size
 };
 
+// As cv::ORB makes it: level `first` is the image itself, those before it are enlarged, those after
+// it shrunk from one to the next. A pixel of a shrunk mask is valid if all that it was made of are.
 inline std::vector<OrbLevel> orb_pyramid(const cv::ORB& orb, const cv::Mat& gray,
                                          const cv::Mat& mask) {
   std::vector<OrbLevel> levels;
@@ -37,7 +39,7 @@ inline std::vector<OrbLevel> orb_pyramid(const cv::ORB& orb, const cv::Mat& gray
     const auto side = [inverse = 1 / scale](int whole) {
       return cvRound(static_cast<float>(whole) * inverse);
     };
-    if (octave <= first) {  // later levels are made from the one before
+    if (octave <= first) {
       image = gray;
       valid = mask;
     }
@@ -76,11 +78,16 @@ inline std::vector<int> orb_counts(const cv::ORB& orb) {
   return counts;
 }
 
+inline std::vector<Pixel> pixels_of(const std::vector<cv::KeyPoint>& keypoints) {
+  std::vector<Pixel> pixels;
+  for (const cv::KeyPoint& k : keypoints) pixels.push_back({cvRound(k.pt.x), cvRound(k.pt.y)});
+  return pixels;
+}
+
 // Moves keypoints at whole pixels of a level to where they are in the image.
 inline void place(const cv::Mat& level, cv::Size image, bool subpixel,
                   std::vector<cv::KeyPoint>& keypoints) {
-  std::vector<std::array<int32_t, 2>> pixels;
-  for (const cv::KeyPoint& k : keypoints) pixels.push_back({cvRound(k.pt.x), cvRound(k.pt.y)});
+  const std::vector<Pixel> pixels = pixels_of(keypoints);
   std::vector<std::array<double, 2>> offsets(pixels.size());
   if (subpixel) offsets = subpixel_offsets(to_image(level), pixels);
   for (size_t i = 0; i < pixels.size(); ++i) {
@@ -105,9 +112,10 @@ inline std::vector<cv::KeyPoint> detect_orb(cv::ORB& orb, const cv::Mat& gray, c
   cv::parallel_for_(cv::Range(0, static_cast<int>(levels.size())), [&](const cv::Range& range) {
     for (int octave = range.start; octave < range.end; ++octave) {
       const auto i = static_cast<size_t>(octave);
-      const auto detector =
-          cv::ORB::create(counts[i], 1.2f, 1, orb.getEdgeThreshold(), 0, 2, orb.getScoreType(),
-                          orb.getPatchSize(), orb.getFastThreshold());
+      const auto detector = cv::ORB::create(counts[i], /*scaleFactor=*/1.2f, /*nlevels=*/1,
+                                            orb.getEdgeThreshold(), /*firstLevel=*/0, /*WTA_K=*/2,
+                                            orb.getScoreType(), orb.getPatchSize(),
+                                            orb.getFastThreshold());
       detector->detect(levels[i].image, parts[i], levels[i].mask);
       place(levels[i].image, gray.size(), subpixel, parts[i]);
       for (cv::KeyPoint& k : parts[i]) {

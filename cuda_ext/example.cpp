@@ -20,6 +20,7 @@ int main(int count, char** arguments) try {
   std::vector<cv::KeyPoint> keypoints[2];
   for (int i = 0; i < 2; ++i) {
     image[i] = cv::imread(arguments[2 + i]);
+    if (image[i].empty()) throw std::runtime_error(arguments[2 + i] + std::string(": no image"));
     detector->detectAndCompute(image[i], cv::noArray(), keypoints[i], codes[i]);
     std::printf("%s: %zu keypoints\n", arguments[2 + i], keypoints[i].size());
   }

@@ -18,7 +18,8 @@ constexpr int kCodeSide = 32, kOrientationSide = 16;
 constexpr double kLeastSide = 8, kUsualSide = 31;  // pixels, of patches before the support
 constexpr int64_t kChunk = 4096;                   // keypoints whose patches are held at a time
 
-// Turns and stretches are rounded to such a part of all round and of 1.
+// An orientation network's turn is rounded to one of 256 directions, its stretch to 1/64, so that
+// the last digits of atan2, which differ between processors, do not matter.
 constexpr double kTurnSteps = 256, kStretchSteps = 64, kStretch = 0.5;
 
 // [[a, b], [c, d]]
@@ -33,7 +34,9 @@ Matrix operator*(const Matrix& x, const Matrix& y) {
 
 double radians(double degrees) { return degrees * (kPi / 180); }
 
-// What an orientation network's four outputs say: first turned, then stretched.
+// What an orientation network's outputs (x, y, z, w) say: S R, where R turns by the angle of (x, y)
+// and S = [[1 + p, q], [q, 1 - p]] / sqrt(1 - p^2 - q^2), of determinant 1, stretches, with
+// (p, q) = kStretch (z, w) / |(x, y, z, w)|.
 Matrix frame(const int32_t* outputs) {
   const double x = outputs[0], y = outputs[1], z = outputs[2], w = outputs[3];
   const double length = std::sqrt(std::max(x * x + y * y + z * z + w * w, 1.0));
@@ -84,6 +87,21 @@ int thread_count(int threads) {
 }
 
 bool never() { return false; }
+
+// Two values for each corner by a function of cpu_corners.h.
+template <class T>
+std::vector<std::array<T, 2>> measured(const GrayImage& image, const std::vector<Pixel>& corners,
+                                       void (*measure)(const Image&, const Corners&, T*)) {
+  static_assert(sizeof(std::array<T, 2>) == 2 * sizeof(T));
+  check(image);
+  std::vector<std::array<T, 2>> values(corners.size());
+  const Pyramid whole(image, 1);
+  if (corners.size()) {
+    measure(whole.levels()[0], {corners[0].data(), static_cast<int64_t>(corners.size())},
+            values[0].data());
+  }
+  return values;
+}
 
 }  // namespace
 
@@ -170,7 +188,8 @@ std::vector<uint8_t> Extractor::compute(const GrayImage& image,
   for (KeyPoint& keypoint : sized) {
     check(keypoint);
     if (keypoint.size * scale < kLeastSide) keypoint.size = static_cast<float>(kUsualSide / scale);
-    // Where fewer samples are taken, they are farther apart.
+    // The orientation network's patches have fewer samples, which lie farther apart: they need the
+    // highest level.
     levels = std::max(levels, 1 + level_of(keypoint, total, kOrientationSide, most));
   }
   const Pyramid pyramid(image, levels);
@@ -193,17 +212,19 @@ Matches match(Codes query, Codes train, const Filters& filters, int threads) {
   return found;
 }
 
-std::vector<std::array<double, 2>> subpixel_offsets(
-    const GrayImage& image, const std::vector<std::array<int32_t, 2>>& corners) {
-  check(image);
-  static_assert(sizeof(std::array<double, 2>) == 2 * sizeof(double));
-  std::vector<std::array<double, 2>> offsets(corners.size());
-  const Pyramid whole(image, 1);
-  if (corners.size()) {
-    subpixel_offsets(whole.levels()[0], {corners[0].data(), static_cast<int64_t>(corners.size())},
-                     offsets[0].data());
+std::vector<std::array<double, 2>> subpixel_offsets(const GrayImage& image,
+                                                    const std::vector<Pixel>& corners) {
+  return measured<double>(image, corners, subpixel_offsets);
+}
+
+std::vector<float> intensity_centroid(const GrayImage& image, const std::vector<Pixel>& corners) {
+  std::vector<float> angles;
+  for (const auto& [x, y] : measured<int32_t>(image, corners, disc_moments)) {
+    const auto degrees = static_cast<float>(std::atan2(y, x) * (180 / kPi));
+    const float angle = degrees < 0 ? degrees + 360 : degrees;
+    angles.push_back(angle < 360 ? angle : 0);  // a tiny negative one is rounded up to 360
   }
-  return offsets;
+  return angles;
 }
 
 }  // namespace bindesc

@@ -2,7 +2,7 @@
 //
 //   cpp_opencv MODEL IMAGE MASK SUBPIXEL OUTPUT COUNT SCALE LEVELS EDGE FIRST SCORE PATCH THRESHOLD
 //
-// MASK may be an empty text. OUTPUT: x, y, size, angle (float) of every keypoint, then its code.
+// MASK may be an empty text; LEVELS 0 is FAST. OUTPUT: x, y, size, angle (float) of every keypoint, then its code.
 #include <fstream>
 
 #include <opencv2/imgcodecs.hpp>
@@ -14,7 +14,11 @@ int main(int, char** argv) try {
   const auto orb = cv::ORB::create(number(6), std::stof(argv[7]), number(8), number(9), number(10),
                                    2, static_cast<cv::ORB::ScoreType>(number(11)), number(12),
                                    number(13));
-  const cv::Ptr<cv::Feature2D> detector = bindesc::BinDesc::create(argv[1], orb, number(4) != 0);
+  const auto fast = cv::FastFeatureDetector::create(number(13));
+  const bool subpixel = number(4) != 0;
+  const cv::Ptr<cv::Feature2D> detector =
+      number(8) ? bindesc::BinDesc::create(argv[1], orb, subpixel)
+                : bindesc::BinDesc::create(argv[1], fast, number(6), subpixel);
   const cv::Mat image = cv::imread(argv[2]);
   cv::Mat mask;
   if (*argv[3]) mask = cv::imread(argv[3], cv::IMREAD_GRAYSCALE);

@@ -188,7 +188,6 @@ def run_opencv(build, path, folder, pixels, mask=None, subpixel=True, **orb):
         {"nfeatures": 1000, "scoreType": cv2.ORB_FAST_SCORE},
         {"scaleFactor": 1.5, "nlevels": 4, "fastThreshold": 7},
         {"firstLevel": 2, "edgeThreshold": 19},
-        {"scaleFactor": 1.0, "nlevels": 1},
         {"patchSize": 23, "nlevels": 1},
     ],
     ids=str,
@@ -208,6 +207,22 @@ def test_opencv_interface_gives_what_python_gives(build, model, tmp_path, orb, m
         places = np.array([[*k.pt, k.size, k.angle] for k in keypoints], np.float32)
         assert len(places) > 5 and (found["place"] == places).all()
         assert (found["code"] == codes).all()
+
+
+@needs_opencv
+@pytest.mark.parametrize("subpixel", [True, False])
+@pytest.mark.parametrize("count", [300, 100_000])
+def test_opencv_interface_gives_the_corners_of_fast(build, model, tmp_path, subpixel, count):
+    name, path = model
+    pixels = skimage.data.astronaut()[3:, :-6, ::-1]
+    orb = {"nfeatures": count, "nlevels": 0, "fastThreshold": 10}
+    found = run_opencv(build, path, tmp_path, pixels, subpixel=subpixel, **orb)
+    fast = cv2.FastFeatureDetector.create(10)
+    detector = bindesc.create(fast, name, count, subpixel=subpixel)
+    keypoints, codes = detector.detectAndCompute(pixels, None)
+    places = np.array([[*k.pt, k.size, k.angle] for k in keypoints], np.float32)
+    assert len(places) >= 300 and (found["place"] == places).all()
+    assert (found["code"] == codes).all()
 
 
 @needs_opencv
