@@ -53,7 +53,7 @@ def save_features_npz(
     Args:
         path: the file to write.
         features: to write.
-        source: two numbers that tell the image from others, see :func:`load_source`.
+        source: size and time of the image's file, see :func:`bindesc.files.stamp`.
 
     Raises:
         OSError: the file cannot be written; nothing is left of it.
@@ -80,7 +80,7 @@ def load_features_npz(path: str | os.PathLike[str]) -> Features:
 
 
 def load_source(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """What :func:`save_features_npz` was told of the image; None if nothing.
+    """Size and time of the image's file, as :func:`save_features_npz` was given; None if not.
 
     Raises:
         OSError, ValueError: see :func:`load_features_npz`.

@@ -268,6 +268,7 @@ class BinDesc:
         keypoints = () if keypoints is None else tuple(keypoints)
         xy, size, angle, _ = to_arrays(keypoints)
         name = detector_name(self._detector)
+        # The detector's own, as settings may ask for patches that are small on purpose.
         scale = SCALE_FACTORS[name] if name else self.settings.scale_factor
         size[size * scale < _LEAST_SIDE] = _USUAL_SIDE / scale
         patches, kept = self._cut(to_gray(image), xy, size, angle)

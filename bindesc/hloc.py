@@ -55,9 +55,10 @@ def save_features(
         images: names, relative to the image folder with ``/``, and features.
         norm: what the descriptors are.
         attributes: text to store on the file itself.
-        keep: an H5 whose images are copied first; it may be ``path``.
-        without: images that are not copied.
-        sources: two numbers that tell images from others, for :func:`load_sources`.
+        keep: an H5 whose images are taken over first; it may be ``path`` itself, to add to it.
+        without: images that are not taken over, because they changed.
+        sources: the size and time of each image's file, to see later whether it changed, by
+            :func:`load_sources`.
 
     Raises:
         ModuleNotFoundError: h5py is not installed.
@@ -92,7 +93,7 @@ def save_features(
 
 
 def load_sources(file: Any) -> dict[str, tuple[int, int] | None]:
-    """The images of an open H5, and what :func:`save_features` was told of each."""
+    """The images of an open H5, and size and time of the file of each; None if not known."""
     found: dict[str, tuple[int, int] | None] = {}
 
     def visit(path: str) -> None:
@@ -167,9 +168,13 @@ def save_matches(
     h5py = import_h5py()
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         for name0, name1, partner, scores in pairs:
-            group = file.create_group(f"{name0.replace('/', '-')}/{name1.replace('/', '-')}")
+            group = file.create_group(_group(name0, name1))
             group["matches0"] = partner
             group["matching_scores0"] = scores.astype(np.float16)
+
+
+def _group(name0: str, name1: str) -> str:
+    return f"{name0.replace('/', '-')}/{name1.replace('/', '-')}"
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -217,13 +222,19 @@ def match_features(
     Raises:
         ModuleNotFoundError: h5py is not installed.
         OSError: a file cannot be read or written; nothing is left of it.
-        ValueError: an image is not there, or its descriptors are not bits.
+        ValueError: an image is not there, its descriptors are not bits, or hloc would give two
+            pairs the same name.
     """
     options = vars(filters or Filters())
     codes = dict(load_codes(features))
-    for name in (name for pair in pairs for name in pair):
-        if name not in codes:
-            raise ValueError(f"{features}: has no image {name!r}")
+    groups: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        for name in pair:
+            if name not in codes:
+                raise ValueError(f"{features}: has no image {name!r}")
+        other = groups.setdefault(_group(*pair), pair)
+        if other != pair:
+            raise ValueError(f"pairs: hloc has one name, {_group(*pair)}, for {other} and {pair}")
     count = 0
 
     def matched() -> Iterator[tuple[str, str, NDArray[np.int32], NDArray[np.float32]]]:

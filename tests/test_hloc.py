@@ -153,7 +153,10 @@ def test_each_pair_is_read_once(tmp_path: Path) -> None:
 
 def test_match_features_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes, pairs, out = tmp_path / "f.h5", tmp_path / "pairs.txt", tmp_path / "m.h5"
-    save_features(codes, [("a", features(30)), ("b", features(20))])
+    images = {"a": features(30), "b": features(20), "a-b": features(1)}
+    save_features(codes, images.items())
+    with h5py.File(codes, "a") as file:  # where an image and a folder have one name
+        file.copy(file["b"], file["a"], "b")
     pairs.write_text("a b\n")
     command = ["match-features", str(codes), str(pairs), "--out", str(out)]
     assert main(command) == 0
@@ -165,6 +168,7 @@ def test_match_features_command(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for content, changed, message in (
         ("a c\n", {}, "has no image 'c'"),
         ("a b\na b c\n", {}, "line 2: expected two names, got 3"),
+        ("a/b a\na-b a\n", {}, "hloc has one name, a-b/a"),
         ("\n", {}, "holds no pairs"),
         ("a b", {1: str(tmp_path / "none.h5")}, "none.h5"),
         ("a b", {1: str(tmp_path / "text")}, "text"),
