@@ -129,7 +129,7 @@ ROWS: dict[str, tuple[str, Callable[[str], Describe]]] = {
     ),
 }
 BASE = "orb-whole"  # what the column "x ORB" is relative to
-DRAWN = ("orb-whole", "bindesc", "orb-fast", "bindesc-fast")
+DRAWN = ("orb-whole", "orb", "bindesc", "orb-fast", "bindesc-fast")
 
 
 def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Describe]]:
