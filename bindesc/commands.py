@@ -77,6 +77,8 @@ def run_match(args: Namespace) -> int:
 def run_match_features(args: Namespace) -> int:
     """``bindesc match-features``."""
     check_writable(args.out)
+    if args.out.resolve() in (args.features.resolve(), args.pairs.resolve()):
+        raise ValueError(f"{args.out}: is what is to be read; choose another output")
     pairs = hloc.read_pairs(args.pairs)
     if not pairs:
         raise ValueError(f"{args.pairs}: holds no pairs")

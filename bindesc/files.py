@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -53,7 +54,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_writable(path)
     # Not the number of the process: machines that share a folder may have the same.
     random = secrets.token_hex(8)
-    temporary = path.with_name(f".{path.stem[:_LONGEST_STEM]}.{random}.tmp{path.suffix}")
+    temporary = path.with_name(f".{_shortened(path.stem)}.{random}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -118,10 +119,17 @@ def remove_stale(folder: Path) -> None:
 
 def remove_stale_of(path: Path) -> None:
     """Delete the temporary files that killed runs left of one file."""
-    ours = _temporary(re.escape(path.stem[:_LONGEST_STEM]), re.escape(path.suffix))
-    for other in path.parent.iterdir():
+    ours = _temporary(re.escape(_shortened(path.stem)), re.escape(path.suffix))
+    for other in path.parent.glob(".*.tmp*"):
         if ours.fullmatch(other.name):
             other.unlink()
+
+
+def _shortened(stem: str) -> str:
+    if len(stem) <= _LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    return f"{stem[: _LONGEST_STEM - len(digest) - 1]}-{digest}"
 
 
 def _temporary(stem: str, suffix: str) -> re.Pattern[str]:

@@ -186,6 +186,8 @@ def extract_folder(
         _fill_store(store, folder, wanted, make_extractor, read, long_side, progress, report)
     if to_h5:
         _pack(store, output, wanted, settings, old)
+        _remove(store, names)
+        remove_stale_of(Path(os.path.realpath(output)))
     return report
 
 
@@ -266,10 +268,27 @@ def _pack(
             without=names,
             sources={name: load_source(path) or (0, 0) for name, path in finished.items()},
         )
-    if is_store(store):
-        shutil.rmtree(store)
-    if output.exists():
-        remove_stale_of(output)
+
+
+def _remove(store: Path, names: Sequence[str]) -> None:
+    """Remove the features of some images, and the folder unless it has those of others.
+
+    A run that is killed meanwhile leaves a folder that the next one knows: the settings go last.
+    """
+    if not is_store(store):
+        return
+    remove_stale(store)
+    ours = {feature_path(store, name) for name in names}
+    found = set(store.rglob("*.npz"))
+    for path in found & ours:
+        path.unlink()
+    if found - ours:
+        return
+    for path in store.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    (store / _SETTINGS_FILE).unlink()
+    store.rmdir()
 
 
 def feature_path(store: Path, name: str) -> Path:
@@ -278,11 +297,14 @@ def feature_path(store: Path, name: str) -> Path:
 
 
 def is_described(folder: Path, store: Path, name: str) -> bool:
-    """Whether a folder of finished images has the features of an image as it is now."""
+    """Whether a folder of finished images has the features of an image as it is now.
+
+    Not if they are damaged.
+    """
     path = feature_path(store, name)
     try:
         return load_source(path) == stamp(folder / name)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,30 +96,41 @@ def save_features(
 def load_sources(file: Any) -> dict[str, tuple[int, int] | None]:
     """The images of an open H5, and size and time of the file of each; None if not known."""
     found: dict[str, tuple[int, int] | None] = {}
-
-    def visit(path: str) -> None:
-        name, _, last = path.rpartition("/")
-        if last == "keypoints":
-            source = file[name].attrs.get(_SOURCE)
-            found[name] = None if source is None else (int(source[0]), int(source[1]))
-
-    file.visit(visit)
+    for name in _arrays(file, "keypoints"):
+        source = file[name].attrs.get(_SOURCE)
+        found[name] = None if source is None else (int(source[0]), int(source[1]))
     return found
 
 
-def open_h5(path: str | os.PathLike[str]) -> Any:
+def _arrays(file: Any, wanted: str) -> dict[str, Any]:
+    """The arrays of a name, by image."""
+    h5py = import_h5py()
+    found: dict[str, Any] = {}
+
+    def visit(path: str, item: Any) -> None:
+        name, _, last = path.rpartition("/")
+        if name and last == wanted and isinstance(item, h5py.Dataset):
+            found[name] = item
+
+    file.visititems(visit)
+    return found
+
+
+@contextmanager
+def open_h5(path: str | os.PathLike[str]) -> Iterator[Any]:
     """An ``h5py.File`` to read.
 
     Raises:
         ModuleNotFoundError: h5py is not installed.
-        OSError: the file cannot be read, or is something else; the text names it.
+        OSError: the file cannot be read, is something else, or damaged; the text names it.
     """
     h5py = import_h5py()
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, TypeError) as error:  # damage raises any of them
         reason = f"cannot be read ({error})" if h5py.is_hdf5(path) else "is not an H5 file"
         raise OSError(f"{path}: {reason}") from None
 
@@ -134,16 +146,12 @@ def load_codes(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np.u
         OSError: the file cannot be read.
         ValueError: a group's descriptors are not bits.
     """
-    groups: list[tuple[str, Any]] = []
     with open_h5(path) as file:
-        file.visititems(lambda name, item: groups.append((name, item)))
-        for name, item in groups:
-            if not name.endswith("/descriptors"):
-                continue
-            vectors = item[()].T
-            if vectors.shape[1] % 8 or len(np.unique(np.abs(vectors))) > 1:
+        for name, array in _arrays(file, "descriptors").items():
+            vectors = array[()].T
+            if vectors.ndim != 2 or vectors.shape[1] % 8 or len(np.unique(np.abs(vectors))) > 1:
                 raise ValueError(f"{path}: the descriptors of {name} are not binary")
-            yield name.removesuffix("/descriptors"), np.packbits(vectors > 0, axis=1)
+            yield name, np.packbits(vectors > 0, axis=1)
 
 
 def save_matches(
@@ -188,7 +196,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     """
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is not a text of pairs") from None
     for number, line in enumerate(lines, 1):

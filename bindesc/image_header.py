@@ -145,7 +145,8 @@ def pnm_white(data: bytes) -> int:
 
 def _pnm_fields(data: bytes) -> re.Match[bytes]:
     gap = rb"(?:\s|#[^\n]*\n)+"
-    fields = re.match(rb"P([1-6])%b(\d+)%b(\d+)(?:%b(\d+))?" % (gap, gap, gap), data)
+    number = rb"(\d{1,9})"
+    fields = re.match(rb"P([1-6])%b%b%b%b(?:%b%b)?" % (gap, number, gap, number, gap, number), data)
     if fields is None:
         raise HeaderError("damaged PNM header")
     return fields

@@ -87,8 +87,10 @@ def test_names_of_any_length(tmp_path: Path, stem: str) -> None:
         temporary.touch()
         assert is_temporary(temporary) and not is_temporary(path)
         remove_stale_of(path.with_name("other.npz"))
+        remove_stale_of(path.with_name(f"{stem}b.npz"))
         assert temporary.exists()
         remove_stale_of(path)
+        remove_stale_of(tmp_path / "none" / path.name)
         assert not temporary.exists()
         temporary.touch()
     assert list(tmp_path.iterdir()) == [path]

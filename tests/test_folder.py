@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from pictures import textured, turned_by_exif
 
 from bindesc.export import load_features_npz
 from bindesc.folder import FolderError, Report, Shard, extract_folder, feature_path, find_images
+from bindesc.hloc import load_codes
 from bindesc.image import read_image
 from bindesc.opencv_descriptors import OpenCVFeatures
 
@@ -407,13 +409,93 @@ def test_a_store_of_something_else_is_refused(text: str, photos: Path, tmp_path:
         run(photos, tmp_path / "f")
 
 
-def test_a_damaged_part_is_named(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 100, -100])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_damaged_part_is_done_again(photos: Path, tmp_path: Path, kind: int, size: int) -> None:
+    run(photos, tmp_path / "f")
+    expected = contents(tmp_path / "f")
+    output = tmp_path / ("g" if kind else "g.h5")
+    store = output if kind else tmp_path / "g.h5.part"
+    (tmp_path / "f").rename(store)
+    damaged = feature_path(store, "a.jpg")
+    damaged.write_bytes(damaged.read_bytes()[:size])
+    report, _ = run(photos, output)
+    assert (report.extracted, report.kept) == (1, 3)
+    assert contents(output) == expected
+
+
+def test_a_part_whose_pixels_are_damaged_is_named(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "f")
     (tmp_path / "f").rename(tmp_path / "f.h5.part")
     damaged = feature_path(tmp_path / "f.h5.part", "a.jpg")
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    data = bytearray(damaged.read_bytes())
+    data[300] ^= 255
+    damaged.write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(str(damaged))):
         run(photos, tmp_path / "f.h5")
+
+
+def test_a_run_leaves_what_another_folder_has_begun(photos: Path, tmp_path: Path) -> None:
+    output, part, other = tmp_path / "f.h5", tmp_path / "f.h5.part", tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "new.png"), textured(seed=9))
+    run(other, part)  # and killed before the H5 was written
+    run(photos, output)
+    run(photos, output)
+    assert [path.name for path in part.glob("*.npz")] == ["new.png.npz"]
+    report, images = run(other, output)
+    assert (report.extracted, report.kept, images) == (0, 1, 0)
+    assert sorted(contents(output)) == sorted([*NAMES, "new.png"]) and not part.exists()
+
+
+def test_a_run_killed_while_it_cleans_up_goes_on(photos: Path, tmp_path: Path) -> None:
+    output, part = tmp_path / "f.h5", tmp_path / "f.h5.part"
+    run(photos, part)
+    unlink = Path.unlink
+    for most in range(12):
+        left = [most]
+
+        def stops(path: Path, missing_ok: bool = False, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            unlink(path, missing_ok=missing_ok)
+
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", stops)
+            run(photos, output)
+        shutil.copy(photos / "a.jpg", photos / f"more{most}.jpg")
+        report, _ = run(photos, output)
+        assert report.extracted == 1 and not part.exists()
+        run(photos, part)
+
+
+def test_folders_may_have_the_names_of_arrays(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f.h5"
+    for name in ("keypoints/a.jpg", "sub/descriptors/b.jpg", "descriptors/keypoints/c.jpg"):
+        (photos / name).parent.mkdir(parents=True)
+        shutil.copy(photos / "a.jpg", photos / name)
+    for expected in ((7, 0), (0, 7)):
+        report, _ = run(photos, output)
+        assert (report.extracted, report.kept) == expected
+    assert len(dict(load_codes(output))) == 7
+
+
+def test_a_damaged_h5_is_named(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f.h5"
+    run(photos, output)
+    whole = output.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in random.integers(0, 4000, 60):
+            data[at] = random.integers(0, 256)
+        output.write_bytes(data)
+        for read in (lambda: run(photos, output), lambda: list(load_codes(output))):
+            try:
+                read()
+            except (OSError, ValueError) as error:
+                assert str(output) in str(error)
 
 
 def test_long_side_is_used(photos: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_pairs_of_described_images_are_matched(tmp_path: Path) -> None:
 
 def test_each_pair_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
-    path.write_text("a sub/b\n\nc  a\nsub/b a\na sub/b\nc c")
+    path.write_text("a sub/b\n\nc  a\nsub/b a\na sub/b\nc c", "utf-8-sig")
     assert read_pairs(path) == [("a", "sub/b"), ("c", "a"), ("c", "c")]
 
 
@@ -176,6 +176,8 @@ def test_match_features_command(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("a b", {2: str(tmp_path / "none.txt")}, "none.txt"),
         ("a b", {2: str(codes)}, "is not a text of pairs"),
         ("a b", {4: str(tmp_path / "no" / "m.h5")}, "is not a folder"),
+        ("a b", {4: str(codes)}, "choose another output"),
+        ("a b", {4: str(pairs)}, "choose another output"),
     ):
         pairs.write_text(content)
         arguments = [changed.get(i, argument) for i, argument in enumerate(command)]

@@ -160,6 +160,14 @@ def test_values_of_a_pgm_are_of_what_its_header_calls_white(
     assert np.abs(read_image(tmp_path / "a.pgm") - expected).max() <= 0.5
 
 
+@pytest.mark.parametrize("kind", [b"P1", b"P4"])
+def test_pixels_of_a_bitmap_are_not_taken_for_numbers(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.pbm"
+    pixels = b"1" * 640 * 480 + b"\n\n" if kind == b"P1" else b"3" * 80 * 480
+    path.write_bytes(kind + b"\n640 480\n" + pixels)
+    assert read_image(path).shape[:2] == (480, 640)
+
+
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = textured(60, 100)
     path = written(tmp_path / "a.jpg", image, cv2.IMWRITE_JPEG_QUALITY, 100)
