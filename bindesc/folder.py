@@ -179,9 +179,7 @@ def extract_folder(
     wanted = _nameable(folder, wanted, to_h5, report)
     if wanted:
         make_extractor = cache(make_extractor)
-        if not store.exists():
-            make_extractor()  # settings of one that cannot be made must not be written down
-        open_store(store, settings, shard)
+        open_store(store, settings, make_extractor, shard)
         read = partial(read_image, oriented=oriented and not to_h5)
         _fill_store(store, folder, wanted, make_extractor, read, long_side, progress, report)
     if to_h5:
@@ -308,10 +306,21 @@ def is_described(folder: Path, store: Path, name: str) -> bool:
         return False
 
 
-def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
+def open_store(
+    store: Path,
+    settings: Settings,
+    make_extractor: Callable[[], Extractor],
+    shard: Shard = WHOLE,
+) -> None:
     """Make a folder of results, or check that it belongs to the same settings.
 
     Temporary files that a killed run left are removed, unless other shards may be at work.
+
+    Args:
+        store: the folder.
+        settings: are written down in a new one.
+        make_extractor: called before that: settings of one that cannot be made must not stay.
+        shard: the share of the work to be done.
 
     Raises:
         FolderError: it has other settings, or holds something else.
@@ -326,6 +335,7 @@ def open_store(store: Path, settings: Settings, shard: Shard = WHOLE) -> None:
         return
     if others:
         raise FolderError(f"{store}: is not empty and was not made by this command")
+    make_extractor()
     store.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(settings), "utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,14 @@ def open_h5(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise OSError(f"{path}: {reason}") from None
 
 
-def load_codes(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def load_codes(
+    path: str | os.PathLike[str], names: Container[str] | None = None
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Read the binary codes back that :func:`save_features` wrote as unit vectors.
+
+    Args:
+        path: the H5.
+        names: of the images to read; by default all.
 
     Yields:
         The name and the ``(N, B)`` uint8 codes of each image, sorted by name.
@@ -148,6 +154,8 @@ def load_codes(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np.u
     """
     with open_h5(path) as file:
         for name, array in _arrays(file, "descriptors").items():
+            if names is not None and name not in names:
+                continue
             vectors = array[()].T
             if vectors.ndim != 2 or vectors.shape[1] % 8 or len(np.unique(np.abs(vectors))) > 1:
                 raise ValueError(f"{path}: the descriptors of {name} are not binary")
@@ -234,7 +242,7 @@ def match_features(
             pairs the same name.
     """
     options = vars(filters or Filters())
-    codes = dict(load_codes(features))
+    codes = dict(load_codes(features, {name for pair in pairs for name in pair}))
     groups: dict[str, tuple[str, str]] = {}
     for pair in pairs:
         for name in pair:

@@ -127,9 +127,7 @@ def describe(
     if output.resolve().is_relative_to(folder.resolve()):
         raise FolderError(f"{output}: lies inside {folder}, whose images it would become")
     make_extractor = cache(make_extractor)
-    if not any(output.glob("*")):
-        make_extractor()  # settings of one that cannot be made must not be written down
-    open_store(output, settings.flat(), shard)
+    open_store(output, settings.flat(), make_extractor, shard)
     report = extract_folder(
         folder,
         output / "features",

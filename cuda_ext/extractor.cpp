@@ -14,7 +14,6 @@ namespace bindesc {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
-constexpr int kCodeSide = 32, kOrientationSide = 16;
 constexpr double kLeastSide = 8, kUsualSide = 31;  // pixels, of patches before the support
 constexpr int64_t kChunk = 4096;                   // keypoints whose patches are held at a time
 

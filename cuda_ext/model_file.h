@@ -8,10 +8,12 @@
 
 namespace bindesc {
 
+constexpr int kCodeSide = 32, kOrientationSide = 16;  // of patches, samples
+
 struct ModelFile {
   double support;                        // side of the patch over what the detector's scale gives
-  std::unique_ptr<Network> codes;        // 32x32 patches to bits
-  std::unique_ptr<Network> orientation;  // 16x16 patches to frames; null where a model has none
+  std::unique_ptr<Network> codes;        // patches to bits
+  std::unique_ptr<Network> orientation;  // patches to frames; null where a model has none
 };
 
 // Throws std::runtime_error if the file cannot be read, is damaged, or of another version.
