@@ -94,7 +94,7 @@ class Row:
 
 def score(test: PatchPairs, row: PatchDescriptor) -> tuple[Row, Distances]:
     """Describe the patches of a set and measure the distances of its pairs."""
-    codes = row.describe(test.cut(row.support))
+    codes = row.describe(test.cut(row.support, row.side))
     distance = pair_distances(codes[test.pairs[:, 0]], codes[test.pairs[:, 1]])
     distances = Distances(distance[test.same], distance[~test.same])
     low, high = bootstrap_interval(*distances)

@@ -51,6 +51,12 @@ def _describe_with(network: torch.nn.Module, patches: NDArray[np.uint8]) -> NDAr
         return torch.cat([network(part) for part in images.split(256)]).numpy()
 
 
+def _cut(runtime: Runtime, cutter: PatchCutter, *keypoints: Any) -> Any:
+    """What the network sees of keypoints that are not adapted: their arrays, and the scale."""
+    *arrays, scale = keypoints
+    return (cutter.cut_log_polar if runtime.log_polar else cutter.cut)(*arrays, scale=scale)
+
+
 def run(nfeatures: int) -> dict[str, Any]:
     """Check and time everything for one number of keypoints."""
     gray = vga_photo()
@@ -62,7 +68,7 @@ def run(nfeatures: int) -> dict[str, Any]:
     xy, size, angle, _ = to_arrays(keypoints)
     scale = SCALE_FACTORS["orb"] * runtime.support
     cutter = PatchCutter(gray)
-    patches, _ = cutter.cut(xy, size, angle, scale=scale)
+    patches, _ = _cut(runtime, cutter, xy, size, angle, scale)
     codes = _shape(count, 32)
     batch = [np.roll(gray, 40 * i, axis=1) for i in range(BATCH)]
 
@@ -76,9 +82,9 @@ def run(nfeatures: int) -> dict[str, Any]:
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
         "of which patches": Contender(
-            lambda: PatchCutter(gray).cut(xy, size, angle, scale=scale), _anything
+            lambda: _cut(runtime, PatchCutter(gray), xy, size, angle, scale), _anything
         ),
-        "of which network": Contender(lambda: runtime.describe(patches), codes),
+        "of which network": Contender(lambda: runtime.codes(patches), codes),
     }
     orienter = runtime.orienter
     if orienter is not None:
@@ -92,7 +98,7 @@ def run(nfeatures: int) -> dict[str, Any]:
             contenders[f"{name}, detectAndCompute"] = Contender(
                 partial(extractor.detectAndCompute, gray, None), codes
             )
-            contenders[f"{name}, network"] = Contender(partial(extractor.describe, patches), codes)
+            contenders[f"{name}, network"] = Contender(partial(Runtime(name).codes, patches), codes)
     network: Any = load_model(DEFAULT_MODEL)[0]
     floats = network.for_inference().to(memory_format=torch.channels_last)
     for name, other, columns in (

@@ -17,7 +17,6 @@ from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.models.compact import CompactConfig
 from bindesc.models.integer import is_integer
-from bindesc.orientation import extract_oriented
 from bindesc.runtime import Runtime
 from bindesc.training.metric import WEIGHTS
 from bindesc.weights import load_model, model_path, read_model
@@ -138,10 +137,10 @@ def _contenders(networks: Sequence[Network], gray: NDArray[np.uint8]) -> dict[st
     contenders = {ORB: _contender(partial(orb.detectAndCompute, gray, None))}
     for network in networks:
         extractor = bindesc.create(model=network.path, nfeatures=KEYPOINTS)
-        scale = SCALE_FACTORS["orb"] * network.config.support
-        orienter = Runtime(network.path).orienter
-        patches, _ = extract_oriented(orienter, gray, xy, size, angle, scale=scale)
-        contenders[f"{network.label} network"] = _contender(partial(extractor.describe, patches))
+        runtime = Runtime(network.path)
+        scale = SCALE_FACTORS["orb"] * runtime.support
+        patches, _ = runtime.cut(gray, xy, size, angle, scale=scale)
+        contenders[f"{network.label} network"] = _contender(partial(runtime.codes, patches))
         contenders[network.label] = _contender(partial(extractor.detectAndCompute, gray, None))
     return contenders
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bindesc.patches import PATCH_SIDE
 from bindesc.runtime import Runtime
 from bindesc.training.gan import INITIAL_SAMPLES, spread
 from bindesc.training.gan_step import Gan, GanConfig
@@ -38,14 +39,16 @@ class PatchDescriptor:
     Attributes:
         label: its name.
         code: what it writes, such as "256 bits".
-        describe: ``(N, 32, 32)`` uint8 to ``(N, B)`` uint8 packed bits, or ``(N, D)`` float32.
+        describe: ``(N, S, S)`` uint8 to ``(N, B)`` uint8 packed bits, or ``(N, D)`` float32.
         support: side of the patches it wants, over the keypoint's size.
+        side: S that it wants.
     """
 
     label: str
     code: str
     describe: Callable[[NDArray[np.uint8]], NDArray]
     support: float = 1.0
+    side: int = PATCH_SIDE
 
 
 def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
@@ -73,7 +76,8 @@ def model_row(label: str, model: str | Path) -> PatchDescriptor:
     """
     runtime = Runtime(model)
     code = f"{8 * runtime.descriptor_bytes} bits"
-    return PatchDescriptor(label, code, runtime.describe, runtime.support)
+    side = 2 * PATCH_SIDE if runtime.log_polar else PATCH_SIDE
+    return PatchDescriptor(label, code, runtime.describe, runtime.support, side)
 
 
 def untrained_row(

@@ -47,13 +47,14 @@ class PatchPairs:
 
     Attributes:
         name: of the set.
-        cut: support (side of the patch over the keypoint's size) to ``(N, 32, 32)`` uint8.
+        cut: support (side of the patch over the keypoint's size) and S to ``(N, S, S)`` uint8; a
+            set of ready patches gives them as they are, 32 samples wide.
         pairs: ``(P, 2)`` indices of patches.
         same: ``(P,)`` bool: both show the same point.
     """
 
     name: str
-    cut: Callable[[float], NDArray[np.uint8]]
+    cut: Callable[[float, int], NDArray[np.uint8]]
     pairs: NDArray[np.intp]
     same: NDArray[np.bool_]
 
@@ -100,7 +101,7 @@ def pairs_from_scenes(name: str, scenes: Iterable[Scene], count: int, seed: int 
     )
     return PatchPairs(
         name,
-        lambda support: _cut(images, frames, support),
+        lambda support, side: _cut(images, frames, support, side),
         pairs,
         np.arange(2 * count) < count,
     )
@@ -202,14 +203,15 @@ def _other_points(
 
 
 def _cut(
-    images: Sequence[NDArray[np.uint8]], frames: NDArray[np.float64], support: float
+    images: Sequence[NDArray[np.uint8]], frames: NDArray[np.float64], support: float, side: int
 ) -> NDArray[np.uint8]:
-    """Frames have the columns image, x, y, side, angle."""
-    patches = np.empty((len(frames), 32, 32), np.uint8)
+    """Frames have the columns image, x, y, size, angle."""
+    patches = np.empty((len(frames), side, side), np.uint8)
     for number, image in enumerate(images):
         (rows,) = np.nonzero(frames[:, 0] == number)
-        x, y, side, angle = frames[rows, 1:].astype(np.float32).T
-        patches[rows], _ = extract_patches(image, np.stack([x, y], 1), side, angle, scale=support)
+        x, y, size, angle = frames[rows, 1:].astype(np.float32).T
+        xy = np.stack([x, y], 1)
+        patches[rows], _ = extract_patches(image, xy, size, angle, scale=support, side=side)
     return patches
 
 

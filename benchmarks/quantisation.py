@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.packing import pack_bits, unpack_bits
+from bindesc.patches import PATCH_SIDE, squares_to_log_polar
 from bindesc.runtime import Runtime
 from bindesc.training.scores import false_positive_rate, pair_distances
 from bindesc.weights import load_model
@@ -57,10 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quantisation: {error}", file=sys.stderr)
         return 2
     runtime = Runtime(options.model)
-    patches = test.cut(runtime.support)
+    if runtime.log_polar:
+        patches = squares_to_log_polar(test.cut(runtime.support, 2 * PATCH_SIDE))
+    else:
+        patches = test.cut(runtime.support, PATCH_SIDE)
     codes = {
         "float32": describe_in_floats(options.model, patches),
-        "int8": runtime.describe(patches),
+        "int8": runtime.codes(patches),
     }
     rates = {}
     for name, code in codes.items():

@@ -24,7 +24,6 @@ from bindesc import _cpu
 from bindesc.detectors import create_detector, detect, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.onnx_export import export_onnx
-from bindesc.orientation import extract_oriented
 from bindesc.packing import pack_bits, unpack_bits
 from bindesc.runtime import Runtime
 from bindesc.weights import load_model
@@ -116,8 +115,7 @@ def main() -> None:
     gray = vga_photo()
     runtime = Runtime(DEFAULT_MODEL)
     xy, size, angle, _ = to_arrays(detect(create_detector("orb", COUNT), gray, None, COUNT))
-    support, orienter = runtime.support, runtime.orienter
-    patches, _ = extract_oriented(orienter, gray, xy, size, angle, scale=support)
+    patches, _ = runtime.cut(gray, xy, size, angle, scale=runtime.support)
     expected = unpack_bits(with_torch(torch.float32)(patches))
 
     def check(codes: NDArray[np.uint8]) -> None:
@@ -129,9 +127,9 @@ def main() -> None:
         path = Path(folder) / "model.onnx"
         export_onnx(DEFAULT_MODEL, path)
         ways: dict[str, Describe] = {
-            "bindesc, int8": runtime.describe,
+            "bindesc, int8": runtime.codes,
             **{
-                f"bindesc, int8 by {isa}": with_isa(runtime.describe, isa)
+                f"bindesc, int8 by {isa}": with_isa(runtime.codes, isa)
                 for isa, usable in _cpu.isas().items()
                 if usable and isa not in (_cpu.isa(), "scalar")
             },

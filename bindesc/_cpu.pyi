@@ -13,7 +13,7 @@ _Layer = tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32] | None, 
 class Network:
     """A network of bindesc.models.integer, ready to run."""
 
-    def __init__(self, layers: Sequence[_Layer], input_scale: float) -> None:
+    def __init__(self, layers: Sequence[_Layer], input_scale: float, round: bool = False) -> None:
         """Weights (O, H, W, I), bias (O,), multiplier (O,) or None in the last layer, stride."""
 
     def describe(self, patches: NDArray[np.uint8], threads: int) -> _Codes:
@@ -85,3 +85,11 @@ def sample(
     threads: int,
 ) -> NDArray[np.uint8]:
     """(N, side, side): patches at affine (N, 2, 3), patch n from levels[level[n]]."""
+
+def sample_log_polar(
+    levels: Sequence[NDArray[np.uint8]], affine: NDArray[np.float32], threads: int
+) -> NDArray[np.uint8]:
+    """(N, RINGS, DIRECTIONS) of log_polar: patches at affine (N, 2, 3), of the unit circle."""
+
+def log_polar_levels(affine: NDArray[np.float32]) -> int:
+    """How many levels of a pyramid they can make use of."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .extractor import DEFAULT_MODEL
 from .packing import unit_vectors
-from .patches import PATCH_SIDE, PatchCutter, similarities
+from .patches import PatchCutter, similarities
 from .runtime import Runtime
 from .types import Features
 
@@ -32,12 +32,13 @@ class PatchDescriptor(torch.nn.Module):
         WeightsError: see :class:`bindesc.runtime.Runtime`.
 
     Shape:
-        Input ``(B, 1, 32, 32)`` float, grey in [0, 1]. Output ``(B, bits)`` of the input's dtype,
+        Input ``(B, 1, S, S)`` float, grey in [0, 1]; S is 32, or 16 to 128 for a log-polar model,
+        for which 64 is right. Output ``(B, bits)`` of the input's dtype,
         each value +-1 / sqrt(bits): vectors of length 1, whose squared distance is 4 / bits times
         the Hamming distance; or ``(B, bits / 8)`` uint8 if ``packed``. There is no gradient.
 
     Example:
-        >>> PatchDescriptor()(torch.rand(2, 1, 32, 32)).shape
+        >>> PatchDescriptor()(torch.rand(2, 1, 64, 64)).shape
         torch.Size([2, 256])
     """
 
@@ -54,10 +55,8 @@ class PatchDescriptor(torch.nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Describe patches; see the class for the shapes."""
-        if patches.shape[1:] != (1, PATCH_SIDE, PATCH_SIDE):
-            raise ValueError(
-                f"patches: expected (B, 1, {PATCH_SIDE}, {PATCH_SIDE}), got {tuple(patches.shape)}"
-            )
+        if patches.ndim != 4 or patches.shape[1] != 1:
+            raise ValueError(f"patches: expected (B, 1, S, S), got {tuple(patches.shape)}")
         grey = (patches.detach()[:, 0].float() * 255).round().clamp(0, 255).to(torch.uint8)
         codes = self._runtime.describe(grey.cpu().numpy())
         if self.packed:

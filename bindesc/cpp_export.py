@@ -8,19 +8,21 @@ import zlib
 from collections.abc import Sequence
 
 from .files import atomic_path
+from .log_polar import REACH
 from .models.integer import ORIENTATION, IntegerLayer, from_tensors
 from .weights import WeightsError, read_model
 
-_MAGIC = b"bindesc1"
+_MAGIC = b"bindesc2"
 
 
 def export_cpp(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Write the networks of a model, in integers, as ``bindesc::Extractor`` reads them.
 
-    Little-endian: ``bindesc1``, the support (float64), the network of the codes, the orientation
-    network if there is one, and a CRC-32 of all before. A network is its number of layers
-    (uint32); a layer its channels, height, width, inputs and stride (uint32 each), weights, bias
-    and, but for the last one, multipliers, see :class:`bindesc.models.integer.IntegerLayer`.
+    Little-endian: ``bindesc2``, the support, its ratio to that of what the orientation network sees
+    (float64 each), whether patches are log-polar (uint32), the network of the codes, the
+    orientation network if there is one, and a CRC-32 of all before. A network is its number of
+    layers (uint32); a layer its channels, height, width, inputs and stride (uint32 each), weights,
+    bias and, but for the last one, multipliers, see :class:`bindesc.models.integer.IntegerLayer`.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.
@@ -37,7 +39,10 @@ def export_cpp(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> N
             f"{model}: runs in floating point; the C++ library runs models in integers, such as "
             "compact and what 'bindesc train compact' makes"
         )
-    data = _MAGIC + struct.pack("<d", manifest.config["support"]) + _network(layers)
+    log_polar = manifest.log_polar
+    reach = REACH if log_polar else 1.0
+    support = float(manifest.config["support"]) * reach
+    data = _MAGIC + struct.pack("<ddI", support, reach, log_polar) + _network(layers)
     if orientation:
         data += _network(orientation)
     with atomic_path(path) as temporary:

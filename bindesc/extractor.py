@@ -24,7 +24,6 @@ from .detectors import (
 )
 from .files import atomic_path
 from .image import check_mask, to_gray
-from .orientation import extract_oriented
 from .runtime import Runtime
 from .threads import in_parallel
 from .types import Features
@@ -219,7 +218,7 @@ class BinDesc:
         # Others crash in several threads, such as cv2.MSER.
         known = isinstance(self._detector, cv2.Feature2D) and detector_name(self._detector)
         found = list((in_parallel if known else map)(find, range(len(images))))
-        codes = self.describe(np.concatenate([patches for _, _, patches, _ in found]))
+        codes = self._runtime.codes(np.concatenate([patches for _, _, patches, _ in found]))
         ends = np.cumsum([len(patches) for _, _, patches, _ in found])
         features = []
         for ((height, width), arrays, _, kept), part in zip(
@@ -230,9 +229,10 @@ class BinDesc:
         return features
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
-        """``(N, 32, 32)`` uint8 grey patches to ``(N, descriptorSize())`` uint8 codes.
+        """Square grey patches to ``(N, descriptorSize())`` uint8 codes.
 
-        They are described as they are, and not turned first as those of keypoints may be.
+        They are described as they are, and not turned first as those of keypoints may be; see
+        :meth:`bindesc.runtime.Runtime.describe` for their sizes.
         """
         return self._runtime.describe(patches)
 
@@ -272,7 +272,7 @@ class BinDesc:
         scale = SCALE_FACTORS[name] if name else self.settings.scale_factor
         size[size * scale < _LEAST_SIDE] = _USUAL_SIDE / scale
         patches, kept = self._cut(to_gray(image), xy, size, angle)
-        codes = self.describe(patches)
+        codes = self._runtime.codes(patches)
         if len(kept) < len(keypoints):
             keypoints = tuple(keypoints[i] for i in kept)
         return keypoints, codes if len(codes) else None
@@ -375,15 +375,8 @@ class BinDesc:
         size: NDArray[np.float32],
         angle: NDArray[np.float32],
     ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-        return extract_oriented(
-            self._runtime.orienter,
-            gray,
-            xy,
-            size,
-            angle,
-            scale=self._scale,
-            border=self.settings.border,
-        )
+        border = self.settings.border
+        return self._runtime.cut(gray, xy, size, angle, scale=self._scale, border=border)
 
 
 def _own_limit(detector: Any) -> int:

@@ -11,7 +11,6 @@ detector's keypoint has, in the same unit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,31 +70,16 @@ def turned(angle: NDArray[np.float32], adapted: NDArray[np.float64]) -> NDArray[
     return np.where(angle < 0, angle, (angle + np.degrees(turn)) % 360).astype(np.float32)
 
 
-def extract_oriented(
-    orienter: Orienter | None,
-    gray: NDArray[np.uint8],
-    xy: NDArray[np.float32],
-    size: NDArray[np.float32],
-    angle: NDArray[np.float32],
-    *,
-    scale: float = 1.0,
-    border: Literal["pad", "drop"] = "pad",
-) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """:func:`bindesc.patches.extract_patches`, of keypoints that ``orienter`` adapts first."""
-    cutter = PatchCutter(gray)
-    adapted = None if orienter is None else orienter.adapt(cutter, xy, size, angle, scale)
-    return cutter.cut(xy, size, angle, scale=scale, border=border, frames=adapted)
-
-
 class Orienter:
     """An orientation network, ready to run.
 
     Args:
         network: ``(N, 16, 16)`` uint8 to ``(N, 4 or more)`` int32, see :func:`frames`.
+        reach: side of the described patch over that of the patch it sees.
     """
 
-    def __init__(self, network: Network):
-        self._network = network
+    def __init__(self, network: Network, reach: float = 1.0):
+        self._network, self._reach = network, reach
 
     def adapt(
         self,
@@ -105,12 +89,13 @@ class Orienter:
         angle: NDArray[np.float32],
         scale: float,
     ) -> NDArray[np.float64]:
-        """Frames for keypoints; the arguments are those of :meth:`PatchCutter.cut`.
+        """Frames for keypoints, from the arguments with which they are described.
 
         Returns:
             ``(N, 2, 2)`` float64; negative angles, which mean upright, are left alone.
         """
-        patches, _ = cutter.cut(xy, size, angle, scale=scale, side=ORIENTATION_SIDE)
+        seen = scale / self._reach
+        patches, _ = cutter.cut(xy, size, angle, scale=seen, side=ORIENTATION_SIDE)
         adapted = frames(self._network(patches))
         adapted[angle < 0] = np.eye(2)
         return adapted

@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _cpu
+from .log_polar import DIRECTIONS, RINGS
 from .threads import default_threads
 
 PATCH_SIDE = 32
 _MOST_SAMPLES = 1024  # along a side
+
+_SQUARE_SIDES = 16, 128
+_SQUARE_PITCH = 64  # a multiple of the pixels of every level that is used
+_PER_IMAGE = 128
 
 # cv2.remap refuses images with a side of 32767 or more.
 _REMAP_LIMIT = 32766
@@ -110,12 +115,10 @@ class PatchCutter:
             raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
 
         step = size[kept] * (scale / side)
-        highest = max(int(np.log2(min(shape))), 0)
-        level = np.clip(np.round(np.log2(np.maximum(step, 1e-6))), 0, highest).astype(np.int32)
+        level = np.round(np.log2(np.maximum(step, 1e-6)))
+        level = np.clip(level, 0, self._highest).astype(np.int32)
         affine /= np.exp2(level).astype(np.float32)[:, None, None]
-        while len(self._levels) <= level.max(initial=0):
-            # A pixel i is centred on pixel 2 i of the level below.
-            self._levels.append(cv2.pyrDown(self._levels[-1]))
+        self._make_levels(1 + level.max(initial=0))
         if self._levels[0].dtype == np.uint8:
             return _cpu.sample(self._levels, affine, level, side, default_threads()), kept
         patches = np.empty((len(affine), side, side), self._levels[0].dtype)
@@ -123,6 +126,78 @@ class PatchCutter:
             (chosen,) = np.nonzero(level == current)
             patches[chosen] = _sample(image, affine[chosen], side)
         return patches, kept
+
+    def cut_log_polar(
+        self,
+        xy: NDArray[np.float32],
+        size: NDArray[np.float32],
+        angle: NDArray[np.float32],
+        *,
+        scale: float = 1.0,
+        border: Literal["pad", "drop"] = "pad",
+        frames: NDArray[np.float64] | None = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+        """Log-polar patches, see :mod:`bindesc.log_polar`, of a uint8 image.
+
+        The last ring touches the sides of the patch that :meth:`cut` cuts with the same arguments.
+
+        Returns:
+            ``(K, RINGS, DIRECTIONS)`` uint8, and ``(K,)`` the indices of the keypoints.
+        """
+        circle = _sampling(xy, size, angle, scale, 2, frames)  # its radius is half a side
+        kept = np.arange(len(circle))
+        if border == "drop":
+            kept = np.flatnonzero(_circle_inside(circle, self._levels[0].shape))
+            circle = circle[kept]
+        elif border != "pad":
+            raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+        self._make_levels(min(_cpu.log_polar_levels(circle), 1 + self._highest))
+        return _cpu.sample_log_polar(self._levels, circle, default_threads()), kept
+
+    @property
+    def _highest(self) -> int:
+        return max(int(np.log2(min(self._levels[0].shape))), 0)
+
+    def _make_levels(self, count: int) -> None:
+        while len(self._levels) < count:
+            # A pixel i is centred on pixel 2 i of the level below.
+            self._levels.append(cv2.pyrDown(self._levels[-1]))
+
+
+def squares_to_log_polar(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The log-polar patches of square ones, whose largest circle is the last ring.
+
+    Args:
+        patches: ``(N, S, S)`` uint8, S from 16 to 128.
+
+    Returns:
+        ``(N, RINGS, DIRECTIONS)`` uint8, the same for any N.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    least, most = _SQUARE_SIDES
+    side = patches.shape[-1]
+    square = patches.ndim == 3 and patches.shape[1] == side and least <= side <= most
+    if patches.dtype != np.uint8 or not square:
+        raise ValueError(
+            f"patches: expected (N, S, S) uint8, S from {least} to {most}, "
+            f"got {patches.shape} {patches.dtype}"
+        )
+    # One image holds many, far enough apart, and so that each has whole pixels on every level.
+    pitch = -(-side // _SQUARE_PITCH) * _SQUARE_PITCH + _SQUARE_PITCH
+    before = (pitch - side) // 2
+    rest = pitch - side - before
+    centre = before + (side - 1) / 2
+    parts = [np.empty((0, RINGS, DIRECTIONS), np.uint8)]
+    for part in np.split(patches, range(_PER_IMAGE, len(patches), _PER_IMAGE)):
+        image = np.pad(part, ((0, 0), (before, rest), (before, rest)), mode="reflect")
+        xy = np.full((len(part), 2), centre, np.float32)
+        xy[:, 1] += np.arange(len(part)) * pitch
+        size, angle = np.full(len(part), side, np.float32), np.zeros(len(part), np.float32)
+        cutter = PatchCutter(image.reshape(-1, pitch))
+        parts.append(cutter.cut_log_polar(xy, size, angle)[0])
+    return np.concatenate(parts)
 
 
 def _sampling(
@@ -181,6 +256,12 @@ def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> N
     at = affine @ corners  # (N, 2, 4)
     highest = np.array([[shape[1] - 1], [shape[0] - 1]])
     return np.asarray(((at >= 0) & (at <= highest)).all(axis=(1, 2)))
+
+
+def _circle_inside(circle: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    reach = np.hypot(circle[:, :, 0], circle[:, :, 1])  # (N, 2)
+    at, highest = circle[:, :, 2], np.array([shape[1] - 1, shape[0] - 1])
+    return np.asarray(((at >= reach) & (at + reach <= highest)).all(axis=1))
 
 
 def _sample(image: NDArray, affine: NDArray[np.float32], side: int) -> NDArray:

@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _cpu
+from .log_polar import REACH
 from .models.integer import INPUT_SCALE, ORIENTATION, IntegerLayer, from_tensors
 from .orientation import Network, Orienter
 from .packing import pack_bits
-from .patches import PATCH_SIDE
+from .patches import PATCH_SIDE, PatchCutter, squares_to_log_polar
 from .threads import default_threads
 from .weights import (
     Manifest,
@@ -82,7 +83,8 @@ class Runtime:
             self._describe = lambda patches: pack_bits(network(patches) >= 0)
         turning = from_tensors(tensors, ORIENTATION)
         self._directions = _directions(turning, device) if turning else None
-        self.orienter = Orienter(self._directions) if self._directions else None
+        reach = REACH if self.log_polar else 1.0
+        self.orienter = Orienter(self._directions, reach) if self._directions else None
 
     @property
     def descriptor_bytes(self) -> int:
@@ -90,8 +92,15 @@ class Runtime:
         return int(self.manifest.config["bits"]) // 8
 
     @property
+    def log_polar(self) -> bool:
+        """Whether the network sees log-polar patches, see :mod:`bindesc.log_polar`."""
+        return self.manifest.log_polar
+
+    @property
     def support(self) -> float:
-        """Side of the patch the model was trained on, over the detector's scale factor.
+        """Side of the patch that is described, over the detector's scale factor.
+
+        Of a log-polar one it is the diameter of the last ring.
 
         Raises:
             WeightsError: the model describes whole images, see :mod:`bindesc.retrieval`.
@@ -101,14 +110,50 @@ class Runtime:
                 f"{self.manifest.name}: is a {self.manifest.architecture} model, "
                 "which describes whole images and not keypoints"
             )
-        return float(self.manifest.config["support"])
+        return float(self.manifest.config["support"]) * (REACH if self.log_polar else 1)
+
+    def cut(
+        self,
+        gray: NDArray[np.uint8],
+        xy: NDArray[np.float32],
+        size: NDArray[np.float32],
+        angle: NDArray[np.float32],
+        *,
+        scale: float,
+        border: Literal["pad", "drop"] = "pad",
+    ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+        """What the network sees of keypoints, which the orientation network adapts first.
+
+        Args:
+            gray: ``(H, W)`` uint8.
+            xy: ``(N, 2)`` float32, pixels.
+            size: ``(N,)`` float32, the detector's diameter in pixels, positive.
+            angle: ``(N,)`` float32, degrees; negative means upright.
+            scale: side of what is described over ``size``: ``support`` times the detector's, see
+                ``detectors.SCALE_FACTORS``.
+            border: see :func:`bindesc.patches.extract_patches`.
+
+        Returns:
+            ``(K, 32, 32)`` uint8 for :meth:`codes`, and ``(K,)`` the indices of the keypoints they
+            belong to.
+        """
+        cutter = PatchCutter(gray)
+        frames = self.orienter and self.orienter.adapt(cutter, xy, size, angle, scale)
+        cut = cutter.cut_log_polar if self.log_polar else cutter.cut
+        return cut(xy, size, angle, scale=scale, border=border, frames=frames)
+
+    def codes(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The codes, ``(K, descriptor_bytes)`` uint8, of what :meth:`cut` returned."""
+        return self._describe(patches)
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
-        """The codes of patches.
+        """The codes of square patches, as they are.
 
         Args:
             patches: ``(N, 32, 32)`` uint8, grey; a model with three input channels takes
-                ``(N, 32, 32, 3)`` too.
+                ``(N, 32, 32, 3)`` too. A log-polar model takes any ``(N, S, S)`` with S from 16 to
+                128, of which it describes the largest circle; it needs 64 to see the centre as
+                sharply as in an image.
 
         Returns:
             ``(N, descriptor_bytes)`` uint8, packed most significant bit first.
@@ -121,6 +166,8 @@ class Runtime:
             model in integers do not depend on the processor or device either.
         """
         array = np.asarray(patches)
+        if self.log_polar:
+            return self._describe(squares_to_log_polar(array))
         shapes: list[tuple[int, ...]] = [(PATCH_SIDE, PATCH_SIDE)]
         if self.manifest.config.get("inputs") == 3:
             shapes.append((PATCH_SIDE, PATCH_SIDE, 3))
@@ -132,7 +179,7 @@ class Runtime:
     def verify(self) -> bool:
         """Whether the golden patches of the manifest get the codes that it says."""
         patches, expected = golden_codes(self.manifest)
-        same = bool((self.describe(patches) == expected).all())
+        same = bool((self._describe(patches) == expected).all())
         golden = golden_directions(self.manifest)
         if golden is None or self._directions is None:
             return same and golden is None and self._directions is None
@@ -144,6 +191,7 @@ def _core_network(layers: list[IntegerLayer]) -> _cpu.Network:
     return _cpu.Network(
         [(layer.weights, layer.bias, layer.multiplier, layer.stride) for layer in layers],
         INPUT_SCALE,
+        layers[0].circular,
     )
 
 

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from .files import atomic_path
 from .models.integer import (
+    CODES,
     ORIENTATION,
     ORIENTATION_OUTPUTS,
     IntegerLayer,
     activations,
+    from_tensors,
     is_integer,
     to_tensors,
 )
@@ -68,6 +70,11 @@ class Manifest:
     golden: dict[str, Any]
     format: int
     sha256: str
+
+    @property
+    def log_polar(self) -> bool:
+        """Whether the network sees log-polar patches, see :mod:`bindesc.log_polar`."""
+        return bool(self.config.get("log_polar", False))
 
 
 def list_models() -> list[str]:
@@ -184,7 +191,8 @@ def save_model(
     *,
     name: str | None = None,
     command: str = "",
-    calibration: NDArray[np.uint8] | None = None,
+    calibration: Mapping[str, NDArray[np.uint8]] | None = None,
+    orientation_of: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Write a network as a model file, atomically.
 
@@ -195,9 +203,12 @@ def save_model(
         network: of one of the :data:`ARCHITECTURES`.
         name: of the model; by default the file's stem.
         command: the command that trained it.
-        calibration: ``(N, 32, 32)`` uint8 training patches, a few hundred. With them a compact
-            network is stored in integers too, which is what is then run; one with an orientation
-            needs them.
+        calibration: what the networks see of training data, a few hundred patches: ``(N, 32, 32)``
+            uint8 as :data:`CODES`, and ``(N, 16, 16)`` as :data:`ORIENTATION` if the network has
+            an orientation. With them a compact network is stored in integers too, which is what is
+            then run; one with an orientation needs them.
+        orientation_of: a model with the same orientation network, from which that is taken as it is
+            in integers, instead of from ``calibration``.
 
     Raises:
         ValueError: ``path`` has another suffix, or ``calibration`` is missing.
@@ -228,9 +239,11 @@ def save_model(
     if calibration is not None:
         from .models.integer_torch import quantise
 
-        layers = quantise(cast("Any", stored), calibration)
-        if orientation_network is not None:
-            orientation = quantise(orientation_network, _halve(calibration), one_unit=True)
+        layers = quantise(cast("Any", stored), calibration[CODES])
+        if orientation_network is not None and orientation_of is not None:
+            orientation = from_tensors(read_model(orientation_of)[1], ORIENTATION)
+        elif orientation_network is not None:
+            orientation = quantise(orientation_network, calibration[ORIENTATION], one_unit=True)
         tensors |= to_tensors(layers) | to_tensors(orientation, ORIENTATION)
     elif orientation_network is not None:
         raise ValueError("calibration: a network with an orientation needs patches")

@@ -14,6 +14,7 @@
 
 #include "cpu_corners.h"
 #include "cpu_database.h"
+#include "cpu_log_polar.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
 #include "cpu_suppression.h"
@@ -152,6 +153,30 @@ Array<uint8_t, 3> py_sample(const std::vector<ImageArray>& levels, const AffineA
   return to_array<uint8_t, 3>(std::move(patches), {count, width, width});
 }
 
+Array<uint8_t, 3> py_sample_log_polar(const std::vector<ImageArray>& levels,
+                                      const AffineArray& affine, int threads) {
+  check_range("threads", threads, 1, INT32_MAX);
+  check_range("levels: the length", static_cast<int64_t>(levels.size()), 1, INT32_MAX);
+  std::vector<Image> images;
+  for (const ImageArray& image : levels) images.push_back(to_image(image, "levels"));
+  const Kernel& kernel = choose_kernel();
+  const size_t count = affine.shape(0);
+  std::vector<uint8_t> patches(count * kRings * kDirections);
+  without_gil([&](Stop& stop) {
+    return sample_log_polar(kernel, images, {affine.data(), static_cast<int64_t>(count)}, threads,
+                            stop, patches.data());
+  });
+  return to_array<uint8_t, 3>(std::move(patches), {count, kRings, kDirections});
+}
+
+int py_log_polar_levels(const AffineArray& affine) {
+  int levels = 1;
+  for (size_t i = 0; i < affine.shape(0); ++i) {
+    levels = std::max(levels, log_polar_levels(affine.data() + 6 * i));
+  }
+  return levels;
+}
+
 nb::tuple py_nearest(const CodeArray& query, const CodeArray& train, int k, int threads) {
   const auto [q, t] = code_pair(query, train);
   check_range("k", k, 1, kMaxK);
@@ -251,7 +276,8 @@ using Input = nb::ndarray<const T, nb::ndim<kAxes>, nb::c_contig, nb::device::cp
 using LayerTuple =
     std::tuple<Input<int8_t, 4>, Input<int32_t, 1>, std::optional<Input<float, 1>>, int>;
 
-void py_network(Network* self, const std::vector<LayerTuple>& layers, float input_scale) {
+void py_network(Network* self, const std::vector<LayerTuple>& layers, float input_scale,
+                bool round) {
   std::vector<LayerSpec> specs;
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto& [weights, bias, multiplier, stride] = layers[i];
@@ -270,7 +296,7 @@ void py_network(Network* self, const std::vector<LayerTuple>& layers, float inpu
                      static_cast<int>(weights.shape(3)), stride, bias.data(),
                      multiplier ? multiplier->data() : nullptr});
   }
-  new (self) Network(specs, input_scale);
+  new (self) Network(specs, input_scale, round);
 }
 
 Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patches, int threads) {
@@ -314,8 +340,9 @@ NB_MODULE(_cpu, m) {
       "integer network (see bindesc.models.integer).";
   nb::class_<Network>(m, "Network", "A network of bindesc.models.integer, ready to run.")
       .def("__init__", &py_network, nb::arg("layers"), nb::arg("input_scale"),
+           nb::arg("round") = false,
            "layers: (weights (O, H, W, I) int8, bias (O,) int32, multiplier (O,) float32 or None, "
-           "stride) each.")
+           "stride) each; round: rows go round.")
       .def("describe", &py_describe, nb::arg("patches").noconvert(), nb::arg("threads"),
            "(N, S, S) uint8 to packed codes, (N, outputs / 8) uint8: bit = output >= 0.")
       .def("activations", &py_activations, nb::arg("patches").noconvert(), nb::arg("threads"),
@@ -356,4 +383,9 @@ NB_MODULE(_cpu, m) {
   m.def("sample", &py_sample, nb::arg("levels").noconvert(), nb::arg("affine").noconvert(),
         nb::arg("level").noconvert(), nb::arg("side"), nb::arg("threads"),
         "The patches of patches.extract_patches: (N, side, side) uint8 from the levels of a pyramid.");
+  m.def("sample_log_polar", &py_sample_log_polar, nb::arg("levels").noconvert(),
+        nb::arg("affine").noconvert(), nb::arg("threads"),
+        "The patches of log_polar: (N, rings, directions) uint8 from the levels of a pyramid.");
+  m.def("log_polar_levels", &py_log_polar_levels, nb::arg("affine").noconvert(),
+        "How many levels the patches at affine (N, 2, 3) can make use of.");
 }

@@ -112,7 +112,7 @@ namespace bindesc {
 static bool usable() { return __builtin_cpu_supports("avx2"); }
 
 const Kernel kAvx2{"avx2", avx2::V::kLanes, usable, avx2::top2,
-                   avx2::within, normalise_avx2, convolve_avx2, sample_avx2, nullptr};
+                   avx2::within, normalise_avx2, convolve_avx2, sample_avx2, sample_avx2, nullptr};
 
 #if defined(BINDESC_AVX_VNNI)
 static bool has_avx_vnni() {  // not every compiler's __builtin_cpu_supports knows it
@@ -121,7 +121,7 @@ static bool has_avx_vnni() {  // not every compiler's __builtin_cpu_supports kno
 }
 
 const Kernel kAvxVnni{"avxvnni",    avx2::V::kLanes,  has_avx_vnni, avx2::top2,
-                      avx2::within, normalise_avxvnni, convolve_avxvnni, sample_avx2, nullptr};
+                      avx2::within, normalise_avxvnni, convolve_avxvnni, sample_avx2, sample_avx2, nullptr};
 #endif
 
 }  // namespace bindesc

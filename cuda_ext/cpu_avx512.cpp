@@ -104,7 +104,7 @@ static bool usable() {
 }
 
 const Kernel kAvx512{"avx512", avx512::V::kLanes, usable, avx512::top2,
-                     avx512::within, normalise_avx512, convolve_avx512, sample_avx512,
+                     avx512::within, normalise_avx512, convolve_avx512, sample_avx512, sample_avx512,
                      &kTableAvx512};
 
 }  // namespace bindesc

@@ -69,6 +69,7 @@ struct Kernel {
   Normalise normalise;
   Convolve convolve;
   Sample sample;
+  SampleLogPolar sample_log_polar;
   const TableKernel* table;  // for 256 bits; null where the sweep is faster
 };
 

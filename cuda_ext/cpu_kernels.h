@@ -22,6 +22,7 @@ extern const Kernel kScalar;
 void normalise_scalar(const uint8_t* patch, int side, float scale, uint8_t* out);
 void convolve_scalar(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void sample_scalar(const SampleGrid&, uint8_t* out);
+void sample_scalar(const SampleRings&, uint8_t* out);
 #if defined(BINDESC_X86)
 extern const Kernel kAvx2;
 extern const Kernel kAvx512;
@@ -36,11 +37,14 @@ void convolve_avx2(const Convolution&, const PixelGroups&, const uint8_t* in, vo
 void normalise_avx512(const uint8_t* patch, int side, float scale, uint8_t* out);
 void convolve_avx512(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void sample_avx2(const SampleGrid&, uint8_t* out);
+void sample_avx2(const SampleRings&, uint8_t* out);
 void sample_avx512(const SampleGrid&, uint8_t* out);
+void sample_avx512(const SampleRings&, uint8_t* out);
 #elif defined(BINDESC_ARM)
 extern const Kernel kNeon;
 void convolve_neon(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);
 void sample_neon(const SampleGrid&, uint8_t* out);
+void sample_neon(const SampleRings&, uint8_t* out);
 #if defined(BINDESC_ARM_DOT)
 extern const Kernel kNeonDot;
 void convolve_neondot(const Convolution&, const PixelGroups&, const uint8_t* in, void* out);

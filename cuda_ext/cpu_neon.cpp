@@ -94,10 +94,10 @@ bool usable_with_dot() {
 }  // namespace neon
 
 const Kernel kNeon{"neon", neon::V::kLanes, neon::usable, neon::top2, neon::within,
-                   normalise_scalar, convolve_neon, sample_neon, nullptr};
+                   normalise_scalar, convolve_neon, sample_neon, sample_neon, nullptr};
 #if defined(BINDESC_ARM_DOT)
 const Kernel kNeonDot{"neondot", neon::V::kLanes, neon::usable_with_dot, neon::top2, neon::within,
-                      normalise_scalar, convolve_neondot, sample_neon, nullptr};
+                      normalise_scalar, convolve_neondot, sample_neon, sample_neon, nullptr};
 #endif
 
 }  // namespace bindesc

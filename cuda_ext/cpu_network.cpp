@@ -15,6 +15,16 @@ constexpr int kGroupSize = kPixelRows * kPixelRun;   // patches whose last layer
 constexpr int kSides[] = {16, 32};                   // of a patch; its variance stays exact
 constexpr float kHighestMultiplier = 128;            // its product with a sum fits 32 bits
 
+// Makes the rows of a map [side + 2][side + 2][channels] go round.
+void wrap(uint8_t* map, int side, int channels) {
+  const int64_t row = int64_t{side + 2} * channels;
+  for (int y = 1; y <= side; ++y) {
+    uint8_t* const start = map + y * row;
+    std::memcpy(start, start + int64_t{side} * channels, static_cast<size_t>(channels));
+    std::memcpy(start + row - channels, start + channels, static_cast<size_t>(channels));
+  }
+}
+
 [[noreturn]] void refuse(size_t layer, const std::string& reason) {
   throw std::invalid_argument("layers[" + std::to_string(layer) + "]: " + reason);
 }
@@ -110,8 +120,8 @@ PixelGroups Network::Layer::pixels() const {
   return {groups_.data(), static_cast<int>(groups_.size()), in_step_, out_step_};
 }
 
-Network::Network(const std::vector<LayerSpec>& specs, float input_scale)
-    : input_scale_(input_scale) {
+Network::Network(const std::vector<LayerSpec>& specs, float input_scale, bool round)
+    : input_scale_(input_scale), round_(round) {
   if (specs.size() < 2) throw std::invalid_argument("layers: two at least");
   if (!(input_scale > 0)) throw std::invalid_argument("input_scale: must be positive");
   // The side that the strides bring down to the last window.
@@ -155,11 +165,13 @@ void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
   const size_t before = layers_.size() - 1;
   for (int p = 0; p < count; ++p) {
     kernel.normalise(patches + p * side_ * side_, side_, input_scale_, maps.input.get());
+    if (round_) wrap(maps.input.get(), side_, 1);
     const uint8_t* in = maps.input.get();
     for (size_t i = 0; i < before; ++i) {
       uint8_t* map = maps.maps[i].get();
       if (i + 1 == before) map += p * layers_[i].map_bytes();
       kernel.convolve(layers_[i].convolution(), layers_[i].pixels(), in, map);
+      if (round_ && i + 1 < before) wrap(map, layers_[i].side(), layers_[i].channels());
       in = map;
     }
   }

@@ -28,9 +28,11 @@ struct LayerSpec {
 class Network {
  public:
   // `input_scale`: what one standard deviation of a patch becomes in the first layer's input.
-  // Throws std::invalid_argument if the layers do not fit each other.
-  Network(const std::vector<LayerSpec>& layers, float input_scale);
+  // `round`: rows go round, as those of log-polar patches do: the border at their one end holds
+  // what stands at the other. Throws std::invalid_argument if the layers do not fit each other.
+  Network(const std::vector<LayerSpec>& layers, float input_scale, bool round = false);
 
+  bool round() const { return round_; }
   int side() const { return side_; }  // of a patch, as strides and the last window make it
   int outputs() const { return layers_.back().convolution().channels; }
 
@@ -49,6 +51,7 @@ class Network {
     PixelGroups pixels() const;
     int64_t map_bytes() const { return map_bytes_; }
     int side() const { return side_; }
+    int channels() const { return channels_; }
 
    private:
     int channels_, rows_, steps_, side_;  // of the output
@@ -64,6 +67,7 @@ class Network {
 
   std::vector<Layer> layers_;
   float input_scale_;
+  bool round_;
   int side_;
 };
 

@@ -3,24 +3,13 @@
 #include <algorithm>
 
 #include "cpu_kernels.h"
-#include "cpu_mirror.h"
 #include "cpu_parallel.h"
+#include "cpu_sample_point.h"
 
 namespace bindesc {
 namespace {
 
 constexpr int64_t kTaskPatches = 64;       // a thread takes at a time; it takes about 0.1 ms
-constexpr double kFarthest = 1 << 30;      // pixels; a place beyond is taken for this one
-constexpr int64_t kHalfWeight = 1 << (kPointBits - kWeightBits - 1);
-
-int64_t fixed(double pixels) {
-  // Written so that a value that is not a number passes neither comparison.
-  const double near = pixels < kFarthest ? (pixels > -kFarthest ? pixels : -kFarthest) : kFarthest;
-  // Rounds by cutting a positive number, one instruction; llrint() would be a call.
-  constexpr double kPositive = kFarthest * (1 << kPointBits);
-  return static_cast<int64_t>(near * (1 << kPointBits) + (kPositive + 0.5)) -
-         static_cast<int64_t>(kPositive);
-}
 
 // The coordinates of one patch's samples; see SampleGrid.
 class Coordinates {
@@ -69,21 +58,10 @@ class Coordinates {
   }
 
   // Any patch, sample by sample.
-  void sample_mirrored(const Image& image, uint8_t* out) const {
-    constexpr int kOne = 1 << kWeightBits;
+  void sample_each(const Image& image, uint8_t* out) const {
     for (size_t v = 0; v < row_[0].size(); ++v) {
       for (size_t u = 0; u < column_[0].size(); ++u) {
-        const int64_t x = column_[0][u] + row_[0][v], y = column_[1][u] + row_[1][v];
-        const int fx = static_cast<int>(x >> (kPointBits - kWeightBits)) & (kOne - 1);
-        const int fy = static_cast<int>(y >> (kPointBits - kWeightBits)) & (kOne - 1);
-        const auto across = [&](int64_t line) {
-          const uint8_t* pixels = image.data + mirrored(line, image.height) * image.width;
-          return pixels[mirrored(x >> kPointBits, image.width)] * (kOne - fx) +
-                 pixels[mirrored((x >> kPointBits) + 1, image.width)] * fx;
-        };
-        const int64_t line = y >> kPointBits;
-        const int sum = across(line) * (kOne - fy) + across(line + 1) * fy;
-        *out++ = static_cast<uint8_t>((sum + kOne * kOne / 2) / (kOne * kOne));
+        *out++ = sample_mirrored(image, column_[0][u] + row_[0][v], column_[1][u] + row_[1][v]);
       }
     }
   }
@@ -116,7 +94,7 @@ bool sample_patches(const Kernel& kernel, const std::vector<Image>& levels,
       if (coordinates.inside(image)) {
         kernel.sample(coordinates.grid(image), patch);
       } else {
-        coordinates.sample_mirrored(image, patch);
+        coordinates.sample_each(image, patch);
       }
     }
   });

@@ -49,6 +49,9 @@ struct V {
         _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1);
     return _mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(order));
   }
+  static inline Reg product(float a, const float* b) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_set1_ps(a), _mm512_loadu_ps(b)));
+  }
 };
 
 #include "cpu_sample_loop.h"
@@ -56,6 +59,7 @@ struct V {
 }  // namespace
 
 void sample_patch(const SampleGrid& grid, uint8_t* out) { sample(grid, out); }
+void sample_patch(const SampleRings& rings, uint8_t* out) { sample(rings, out); }
 
 }  // namespace avx512
 }  // namespace bindesc
@@ -69,6 +73,7 @@ void sample_patch(const SampleGrid& grid, uint8_t* out) { sample(grid, out); }
 namespace bindesc {
 
 void sample_avx512(const SampleGrid& grid, uint8_t* out) { avx512::sample_patch(grid, out); }
+void sample_avx512(const SampleRings& rings, uint8_t* out) { avx512::sample_patch(rings, out); }
 
 }  // namespace bindesc
 #endif

@@ -1,4 +1,4 @@
-// What a sampling kernel (one instruction set) reads: a patch that lies inside its image.
+// What a sampling kernel (one instruction set) reads: samples that lie inside their image.
 //
 // Plain data only, as in cpu_kernel.h.
 #pragma once
@@ -21,7 +21,21 @@ struct SampleGrid {
   int side;
 };
 
+constexpr int kDirections = 32;  // samples on a ring, a multiple of kSampleLanes
+
+// Sample u of ring v lies at x = centre_x + rint(radius[v] * direction_x[u]), y likewise. Half a
+// step of the weights is already added to the centre.
+struct SampleRings {
+  const uint8_t* image;
+  int width;                                 // of the image, below 2^15
+  const float *direction_x, *direction_y;    // kDirections
+  const float* radius;                       // rings; times 2^kPointBits
+  int32_t centre_x, centre_y;
+  int rings;
+};
+
 // Every pixel (x, y) to (x + 3, y + 1) of a sample must be readable.
 using Sample = void (*)(const SampleGrid&, uint8_t* out);
+using SampleLogPolar = void (*)(const SampleRings&, uint8_t* out);
 
 }  // namespace bindesc

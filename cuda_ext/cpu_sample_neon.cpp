@@ -50,6 +50,9 @@ struct V {
                                     8, 255, 9, 255, 12, 255, 13, 255};
     return vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(a), vld1q_u8(kOrder)));
   }
+  static inline Reg product(float a, const float* b) {
+    return vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(b), a));
+  }
 };
 
 #include "cpu_sample_loop.h"
@@ -58,6 +61,7 @@ struct V {
 }  // namespace neon
 
 void sample_neon(const SampleGrid& grid, uint8_t* out) { neon::sample(grid, out); }
+void sample_neon(const SampleRings& rings, uint8_t* out) { neon::sample(rings, out); }
 
 }  // namespace bindesc
 #endif

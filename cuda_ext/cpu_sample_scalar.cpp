@@ -31,6 +31,9 @@ struct V {
     return base[offset] | base[offset + 1] << 8;
   }
   static inline Reg spread(Reg a) { return (a & 0xFF) | (a & 0xFF00) << 8; }
+  static inline Reg product(float a, const float* b) {
+    return static_cast<Reg>(__builtin_nearbyintf(a * *b));
+  }
 };
 
 #include "cpu_sample_loop.h"
@@ -39,5 +42,6 @@ struct V {
 }  // namespace scalar
 
 void sample_scalar(const SampleGrid& grid, uint8_t* out) { scalar::sample(grid, out); }
+void sample_scalar(const SampleRings& rings, uint8_t* out) { scalar::sample(rings, out); }
 
 }  // namespace bindesc

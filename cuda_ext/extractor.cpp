@@ -6,6 +6,7 @@
 
 #include "bindesc.h"
 #include "cpu_corners.h"
+#include "cpu_log_polar.h"
 #include "cpu_sample.h"
 #include "model_file.h"
 #include "pyramid.h"
@@ -59,6 +60,14 @@ Matrix similarity(const KeyPoint& keypoint, double scale, int side) {
   return {cosine, -sine, sine, cosine};
 }
 
+// The circle that a log-polar patch's last ring becomes, see LogPolarPlaces.
+void write_circle(const KeyPoint& keypoint, const Matrix* frame, double scale, float* out) {
+  Matrix linear = similarity(keypoint, scale, 2);  // its radius is half a side
+  if (frame) linear = linear * *frame;
+  const double values[] = {linear.a, linear.b, keypoint.x, linear.c, linear.d, keypoint.y};
+  std::transform(values, values + 6, out, [](double value) { return static_cast<float>(value); });
+}
+
 // The level whose pixels come closest to the sampling step.
 int level_of(const KeyPoint& keypoint, double scale, int side, int levels) {
   const float step = keypoint.size * static_cast<float>(scale / side);
@@ -107,7 +116,22 @@ std::vector<std::array<T, 2>> measured(const GrayImage& image, const std::vector
 struct Extractor::Model {
   ModelFile file;
 
-  // [count][side][side]; `frames` [count] or null.
+  // What the network of the codes sees, [count][kRings][kDirections]; `frames` [count] or null.
+  std::vector<uint8_t> cut_log_polar(const Pyramid& pyramid, const KeyPoint* keypoints,
+                                     int64_t count, const Matrix* frames, double scale,
+                                     int threads) const {
+    std::vector<float> circle(static_cast<size_t>(6 * count));
+    for (int64_t i = 0; i < count; ++i) {
+      write_circle(keypoints[i], frames ? &frames[i] : nullptr, scale, circle.data() + 6 * i);
+    }
+    std::vector<uint8_t> patches(static_cast<size_t>(count * kRings * kDirections));
+    Stop stop(never);
+    sample_log_polar(choose_kernel(), pyramid.levels(), {circle.data(), count}, threads, stop,
+                     patches.data());
+    return patches;
+  }
+
+  // Square patches [count][side][side].
   std::vector<uint8_t> cut(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
                            const Matrix* frames, double scale, int side, int threads) const {
     std::vector<float> affine(static_cast<size_t>(6 * count));
@@ -134,7 +158,7 @@ struct Extractor::Model {
   std::vector<Matrix> frames(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
                              double scale, int threads) const {
     const auto patches =
-        cut(pyramid, keypoints, count, nullptr, scale, kOrientationSide, threads);
+        cut(pyramid, keypoints, count, nullptr, scale / file.reach, kOrientationSide, threads);
     std::vector<Matrix> frames(static_cast<size_t>(count));
     const int outputs = file.orientation->outputs();
     const auto store = [&](int64_t first, int some, const int32_t* sums) {
@@ -153,8 +177,11 @@ struct Extractor::Model {
                 int threads, uint8_t* codes) const {
     std::vector<Matrix> adapted;
     if (file.orientation) adapted = frames(pyramid, keypoints, count, scale, threads);
-    const auto patches = cut(pyramid, keypoints, count, file.orientation ? adapted.data() : nullptr,
-                             scale, kCodeSide, threads);
+    const Matrix* const frame = file.orientation ? adapted.data() : nullptr;
+    const auto patches =
+        file.codes->round()
+            ? cut_log_polar(pyramid, keypoints, count, frame, scale, threads)
+            : cut(pyramid, keypoints, count, frame, scale, kCodeSide, threads);
     const int outputs = file.codes->outputs();
     const auto pack = [&](int64_t first, int some, const int32_t* sums) {
       pack_signs(sums, some, outputs, codes + first * (outputs / 8));
@@ -180,16 +207,22 @@ std::vector<uint8_t> Extractor::compute(const GrayImage& image,
     throw std::invalid_argument("scale: must be positive");
   }
   threads = thread_count(threads);
-  const double total = scale * model_->file.support;
+  const ModelFile& file = model_->file;
+  const double total = scale * file.support;
   const int most = most_levels(image);
   int levels = 1;
   std::vector<KeyPoint> sized = keypoints;
   for (KeyPoint& keypoint : sized) {
     check(keypoint);
     if (keypoint.size * scale < kLeastSide) keypoint.size = static_cast<float>(kUsualSide / scale);
-    // The orientation network's patches have fewer samples, which lie farther apart: they need the
-    // highest level.
-    levels = std::max(levels, 1 + level_of(keypoint, total, kOrientationSide, most));
+    // The orientation network's patches have fewer samples, which lie farther apart than those of
+    // square patches for the codes.
+    levels = std::max(levels, 1 + level_of(keypoint, total / file.reach, kOrientationSide, most));
+    if (file.codes->round()) {
+      float circle[6];
+      write_circle(keypoint, nullptr, total, circle);
+      levels = std::max(levels, std::min(log_polar_levels(circle), most));
+    }
   }
   const Pyramid pyramid(image, levels);
   const auto count = static_cast<int64_t>(sized.size());

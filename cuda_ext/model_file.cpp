@@ -10,7 +10,7 @@
 namespace bindesc {
 namespace {
 
-constexpr char kMagic[] = {'b', 'i', 'n', 'd', 'e', 's', 'c', '1'};
+constexpr char kMagic[] = {'b', 'i', 'n', 'd', 'e', 's', 'c', '2'};
 constexpr float kInputScale = 32;      // INPUT_SCALE in bindesc/models/integer.py
 constexpr uint32_t kMostOfAShape = 4096;
 constexpr int kOrientationOutputs = 4;
@@ -51,7 +51,7 @@ class Reader {
   size_t left_;
 };
 
-std::unique_ptr<Network> read_network(Reader& reader) {
+std::unique_ptr<Network> read_network(Reader& reader, bool round = false) {
   struct Tensors {
     std::vector<int8_t> weights;
     std::vector<int32_t> bias;
@@ -77,7 +77,7 @@ std::unique_ptr<Network> read_network(Reader& reader) {
     specs.push_back({kept.weights.data(), side(0), side(1), side(2), side(3), side(4),
                      kept.bias.data(), last ? nullptr : kept.multiplier.data()});
   }
-  return std::make_unique<Network>(specs, kInputScale);
+  return std::make_unique<Network>(specs, kInputScale, round);
 }
 
 ModelFile parse(const std::vector<char>& bytes) {
@@ -93,9 +93,11 @@ ModelFile parse(const std::vector<char>& bytes) {
   Reader reader(bytes.data() + sizeof kMagic, size - sizeof kMagic);
   ModelFile model{};
   model.support = reader.take<double>();
-  model.codes = read_network(reader);
+  model.reach = reader.take<double>();
+  const bool log_polar = reader.take<uint32_t>() != 0;
+  model.codes = read_network(reader, log_polar);
   if (reader.left()) model.orientation = read_network(reader);
-  if (!(model.support > 0) || reader.left() || model.codes->side() != kCodeSide ||
+  if (!(model.support > 0 && model.reach > 0) || reader.left() || model.codes->side() != kCodeSide ||
       (model.orientation && (model.orientation->side() != kOrientationSide ||
                              model.orientation->outputs() < kOrientationOutputs))) {
     throw std::runtime_error("not a model of patches");

@@ -11,7 +11,8 @@ namespace bindesc {
 constexpr int kCodeSide = 32, kOrientationSide = 16;  // of patches, samples
 
 struct ModelFile {
-  double support;                        // side of the patch over what the detector's scale gives
+  double support;  // side of what is described over what the detector's scale gives
+  double reach;    // the same side over that of the patch that `orientation` sees
   std::unique_ptr<Network> codes;        // patches to bits
   std::unique_ptr<Network> orientation;  // patches to frames; null where a model has none
 };

@@ -8,14 +8,13 @@ from pictures import textured_gray
 from bindesc.orientation import frames
 from bindesc.patches import extract_patches
 from bindesc.training.frames import (
-    FrameNoise,
     adapt_frames,
     cut,
-    draw_frames,
     oriented,
     reduce,
     turn_frames,
 )
+from bindesc.training.noise import FrameNoise, draw_frames
 
 
 def wide_and_patch(turn=0.0, zoom=1.0, offset=(0.0, 0.0)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import calibration
 
 from bindesc import _cpu
 from bindesc.models.compact import CompactConfig, CompactNet
@@ -30,6 +31,7 @@ SHAPES = [
     CompactConfig(channels=(32, 48, 64, 96), strides=(2, 2, 1, 2)),
     CompactConfig(channels=(24, 80, 112), strides=(1, 2, 2), bits=128),
     CompactConfig(channels=(8, 16, 40), strides=(2, 1, 2), bits=32),
+    CompactConfig(channels=(16, 32, 32), strides=(2, 2, 1), bits=64, log_polar=True),
 ]
 
 
@@ -66,7 +68,8 @@ def layers(request):
 
 
 def core(layers):
-    return _cpu.Network([(a.weights, a.bias, a.multiplier, a.stride) for a in layers], INPUT_SCALE)
+    tuples = [(a.weights, a.bias, a.multiplier, a.stride) for a in layers]
+    return _cpu.Network(tuples, INPUT_SCALE, layers[0].circular)
 
 
 @pytest.mark.parametrize("isa", [name for name, usable in _cpu.isas().items() if usable])
@@ -174,7 +177,7 @@ def test_a_missing_tensor_is_named(layers):
 def test_a_model_file_runs_in_integers(tmp_path):
     network = trained(SHAPES[0])
     path = tmp_path / "m.safetensors"
-    manifest = save_model(path, network, calibration=varied(64))
+    manifest = save_model(path, network, calibration=calibration(varied(64)))
     assert len(manifest.golden["patches"]) == 64
     runtime = Runtime(path)
     assert runtime.verify()
@@ -192,7 +195,7 @@ def test_a_model_file_holds_an_orientation(tmp_path):
     path = tmp_path / "m.safetensors"
     with pytest.raises(ValueError, match="calibration"):
         save_model(path, network)
-    save_model(path, network, calibration=varied(64))
+    save_model(path, network, calibration=calibration(varied(64)))
     cpu, other = Runtime(path), Runtime(path, "cpu:0")
     assert cpu.verify()
     assert other.verify()
@@ -211,7 +214,7 @@ def test_a_model_file_holds_an_orientation(tmp_path):
 
 def test_describing_in_integers_needs_no_torch(tmp_path):
     path = tmp_path / "m.safetensors"
-    save_model(path, trained(SHAPES[0]), calibration=varied(64))
+    save_model(path, trained(SHAPES[0]), calibration=calibration(varied(64)))
     program = (
         "import sys, numpy, bindesc\n"
         f"bindesc.create(model={str(path)!r}).detectAndCompute("

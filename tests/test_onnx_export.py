@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import calibration
 
 from bindesc.cli import main
 from bindesc.models.compact import CompactConfig, CompactNet
@@ -37,7 +38,7 @@ def test_an_orientation_is_a_file_of_its_own(tmp_path):
     network = CompactNet(CompactConfig((16, 16), (2, 2), orientation=(16, 16)))
     torch.nn.init.normal_(network.orientation.layers[-2].weight)
     model, path = tmp_path / "turns.safetensors", tmp_path / "turns.onnx"
-    save_model(model, network, calibration=golden_patches())
+    save_model(model, network, calibration=calibration(golden_patches()))
     written = export_onnx(model, path)
     assert written == [path, tmp_path / "turns.orientation.onnx"]
     patches = golden_patches()[:5, None, ::2, ::2].astype(np.float32)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import calibration
 from pictures import textured_gray
 
 import bindesc
@@ -114,7 +115,7 @@ def model(tmp_path_factory):
     network.orientation.layers[-2].bias.data = torch.tensor([0.0, 1.0, 0.0, 0.0])
     path = tmp_path_factory.mktemp("model") / "turns.safetensors"
     patches = np.random.default_rng(0).integers(0, 256, (64, 32, 32), np.uint8)
-    save_model(path, network, calibration=patches)
+    save_model(path, network, calibration=calibration(patches))
     return path
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from image_sets import picture, write_image_sets
+from networks import calibration
 
 from benchmarks import common, pareto
 from benchmarks.common import Timing
@@ -26,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = CompactNet(CompactConfig((8, 16), (2, 2), 256, 1.25)).eval()
     path = folder / "model.safetensors"
-    save_model(path, network, command="bindesc train", calibration=golden_patches())
+    save_model(path, network, command="bindesc train", calibration=calibration(golden_patches()))
     return folder
 
 

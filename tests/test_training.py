@@ -21,7 +21,6 @@ from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
-from bindesc.training.frames import FrameNoise
 from bindesc.training.losses import frame_loss, hardest_triplet, relax_bits
 from bindesc.training.metric import (
     WEIGHTS,
@@ -32,6 +31,7 @@ from bindesc.training.metric import (
     split_groups,
     train,
 )
+from bindesc.training.noise import FrameNoise
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.patch_images import open_patches

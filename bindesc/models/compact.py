@@ -26,6 +26,8 @@ class CompactConfig:
         bits: length of the code.
         support: side of the described patch in the image, over what the detector's
             ``SCALE_FACTORS`` entry gives.
+        log_polar: the network sees log-polar patches, see :mod:`bindesc.log_polar`, whose last ring
+            is ``REACH`` times as wide; otherwise it sees the patch itself.
         orientation: output channels of the 3x3 convolutions of the network that turns and
             stretches keypoints before their patch is cut, see
             :class:`bindesc.models.orientation.OrientationNet`; none where they stay as they are.
@@ -38,6 +40,7 @@ class CompactConfig:
     strides: tuple[int, ...] = (2, 2, 1, 2)
     bits: int = 256
     support: float = 1.0
+    log_polar: bool = False
     orientation: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class CompactConfig:
 class CompactNet(nn.Module):
     """Patches ``(N, 1, 32, 32)`` float to activations ``(N, bits)`` float; bit = activation >= 0.
 
+    Log-polar patches are ``(N, 1, RINGS, DIRECTIONS)``, which is the same shape.
+
     The last batch normalisation has no affine part: each bit's threshold is the mean of its
     activation over the training data, so that every bit is set about half of the time.
 
@@ -78,7 +83,7 @@ class CompactNet(nn.Module):
         super().__init__()
         self.config = config = config or CompactConfig()
         self.layers = nn.Sequential(
-            *convolutions(1, config.channels, config.strides),
+            *convolutions(1, config.channels, config.strides, circular=config.log_polar),
             nn.Conv2d(config.channels[-1], config.bits, config.last_side, bias=False),
             nn.BatchNorm2d(config.bits, affine=False),
             nn.Flatten(),

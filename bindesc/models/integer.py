@@ -41,12 +41,15 @@ class IntegerLayer:
         bias: ``(O,)`` int32.
         multiplier: ``(O,)`` float32, to the next layer's activations; None in the last layer.
         stride: 1 or 2.
+        circular: whether rows go round, as those of log-polar patches do, instead of ending at a
+            border.
     """
 
     weights: NDArray[np.int8]
     bias: NDArray[np.int32]
     multiplier: NDArray[np.float32] | None
     stride: int
+    circular: bool = False
 
 
 def to_tensors(layers: Sequence[IntegerLayer], part: str = CODES) -> dict[str, NDArray[Any]]:
@@ -62,6 +65,8 @@ def to_tensors(layers: Sequence[IntegerLayer], part: str = CODES) -> dict[str, N
         tensors[prefix + "weights"] = layer.weights
         tensors[prefix + "bias"] = layer.bias
         tensors[prefix + "stride"] = np.array(layer.stride, np.int32)
+        if layer.circular:
+            tensors[prefix + "circular"] = np.array(1, np.int32)
         if layer.multiplier is not None:
             tensors[prefix + "multiplier"] = layer.multiplier
     return tensors
@@ -88,6 +93,7 @@ def from_tensors(tensors: Mapping[str, NDArray[Any]], part: str = CODES) -> list
                     tensors[prefix + "bias"],
                     tensors.get(prefix + "multiplier"),
                     int(tensors[prefix + "stride"]),
+                    prefix + "circular" in tensors,
                 )
             )
         except KeyError as error:
@@ -124,7 +130,11 @@ def run_layer(layer: IntegerLayer, maps: NDArray[np.uint8], border: int) -> NDAr
     """
     outputs, height = layer.weights.shape[:2]
     if height == 3 and maps.shape[1] != 3:
-        maps = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=border)
+        if layer.circular:
+            maps = np.pad(maps, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="wrap")
+        else:
+            maps = np.pad(maps, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=border)
+        maps = np.pad(maps, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=border)
     windows = sliding_window_view(maps, layer.weights.shape[1:3], axis=(1, 2))
     windows = windows[:, :: layer.stride, :: layer.stride]  # (N, T, T, I, H, W)
     flat = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
@@ -162,6 +172,7 @@ def quantise_layer(
     input_zero: int = 0,
     *,
     one_unit: bool = False,
+    circular: bool = False,
 ) -> IntegerLayer:
     """A layer of real numbers in integers.
 
@@ -173,6 +184,7 @@ def quantise_layer(
         output_unit: the same of the output; None for the last layer.
         input_zero: the integer of an input of 0.
         one_unit: all channels' sums are worth the same, so that they can be compared.
+        circular: see :class:`IntegerLayer`.
 
     Returns:
         The layer, with O and I filled up to multiples of 16 by zeros (I = 1 stays), and each
@@ -199,4 +211,4 @@ def quantise_layer(
     if output_unit is not None:
         multiplier = (unit * input_unit / output_unit).astype(np.float32)
         multiplier[outputs:] = 0
-    return IntegerLayer(whole, offset.astype(np.int32), multiplier, stride)
+    return IntegerLayer(whole, offset.astype(np.int32), multiplier, stride, circular)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .compact import CompactNet
 from .integer import INPUT_SCALE, INPUT_ZERO, IntegerLayer, normalise, quantise_layer
-from .layers import fold_batch_norm, normalise_patches
+from .layers import CircularConvolution, fold_batch_norm, go_round, normalise_patches
 from .orientation import OrientationNet
 
 # Activations above this share of all are cut off.
@@ -56,6 +56,7 @@ def quantise(
                 output_unit,
                 zero,
                 one_unit=last and one_unit,
+                circular=isinstance(convolution, CircularConvolution),
             )
         )
         unit, zero = output_unit or 0.0, 0
@@ -95,7 +96,7 @@ class _Layer(nn.Module):
 
     def __init__(self, layer: IntegerLayer):
         super().__init__()
-        self.stride = layer.stride
+        self.stride, self.circular = layer.stride, layer.circular
         self.window = layer.weights.shape[1]
         by_channel = torch.from_numpy(layer.weights).permute(0, 3, 1, 2).flatten(1)
         self.register_buffer("weights", by_channel.float())
@@ -106,7 +107,8 @@ class _Layer(nn.Module):
     def forward(self, maps: Tensor, border: float) -> Tensor:
         side = maps.shape[-1]
         if self.multiplier is not None:
-            maps = F.pad(maps, (1, 1, 1, 1), value=border)
+            maps = go_round(maps) if self.circular else F.pad(maps, (1, 1, 0, 0), value=border)
+            maps = F.pad(maps, (0, 0, 1, 1), value=border)
             side = -(-side // self.stride)
         else:
             side = 1

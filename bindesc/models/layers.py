@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -31,12 +33,26 @@ class NormalisePatches(nn.Module):
         return normalise_patches(patches)
 
 
+def go_round(maps: Tensor) -> Tensor:
+    """``(N, C, H, W)`` maps with a column more at either end, which holds that of the other end."""
+    return torch.cat([maps[..., -1:], maps, maps[..., :1]], -1)
+
+
+class CircularConvolution(nn.Conv2d):
+    """A 3x3 convolution with a border of one, of zeros above and below; rows go round."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As :class:`torch.nn.Conv2d`."""
+        return F.conv2d(go_round(input), self.weight, self.bias, self.stride, (1, 0))
+
+
 def convolutions(
-    inputs: int, channels: Sequence[int], strides: Sequence[int]
+    inputs: int, channels: Sequence[int], strides: Sequence[int], *, circular: bool = False
 ) -> Iterator[nn.Module]:
-    """3x3 convolutions, each with its batch normalisation and ReLU."""
+    """3x3 convolutions with a border of one, each with its batch normalisation and ReLU."""
+    kind = CircularConvolution if circular else nn.Conv2d
     for outputs, stride in zip(channels, strides, strict=True):
-        yield nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        yield kind(inputs, outputs, 3, stride, padding=1, bias=False)
         yield nn.BatchNorm2d(outputs)
         yield nn.ReLU(inplace=True)
         inputs = outputs

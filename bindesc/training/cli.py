@@ -81,6 +81,20 @@ def register(commands: Any) -> None:
         help="patches no wider than described, of pairs whose angles agree better: a third of the "
         "size, but not for the training of an orientation or with noise",
     )
+    build.add_argument(
+        "--model",
+        default="",
+        help="name or path of a model: store what its network sees, turned and stretched by its "
+        "orientation network, which training then leaves as it is; the best for training its codes",
+    )
+    build.add_argument(
+        "--noise",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="with --model, share of the views whose keypoints get errors in place and size "
+        "(%(default)s)",
+    )
     build.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
     build.add_argument("--seed", type=at_least(0), default=0, help="(%(default)s)")
     build.set_defaults(run=_build)
@@ -203,6 +217,8 @@ def _build(args: argparse.Namespace) -> int:
         detectors=tuple(args.detectors.split(",")),
         support=args.support,
         margin=1.0 if args.narrow else WIDE_MARGIN,
+        model=args.model,
+        noise=args.noise,
         tolerance=Tolerance() if args.narrow else Tolerance(turn=WIDE_TURN),
         seed=args.seed,
     )
@@ -231,11 +247,15 @@ def _build_phototour(args: argparse.Namespace) -> Summary:
 
 
 def _train_compact(args: argparse.Namespace) -> int:
-    from .frames import FrameNoise
     from .metric import WEIGHTS, MetricConfig, train
+    from .noise import FrameNoise
     from .pairs import open_pairs
 
-    model = _compact_config(args.init, open_pairs(args.pairs).settings.support)
+    data = open_pairs(args.pairs)
+    if data.seen_by is None:
+        model = _compact_config(args.init, data.settings.support)
+    else:
+        model = _config_of(data.seen_by)
     shape = {
         name: numbers
         for name in ("channels", "strides", "orientation")
@@ -280,12 +300,17 @@ def _share(text: str) -> float:
 def _compact_config(initial: str | None, support: float) -> CompactConfig:
     """The default network, or that of the model to start from."""
     from ..models.compact import CompactConfig
+
+    known = CompactConfig(log_polar=True) if initial is None else _config_of(initial)
+    return replace(known, support=support)
+
+
+def _config_of(model: str | Path) -> CompactConfig:
+    from ..models.compact import CompactConfig
     from ..weights import load_model
 
-    network = None if initial is None else load_model(initial)[0]
-    config = getattr(network, "config", None)
-    known = config if isinstance(config, CompactConfig) else CompactConfig()
-    return replace(known, support=support)
+    config = getattr(load_model(model)[0], "config", None)
+    return config if isinstance(config, CompactConfig) else CompactConfig(log_polar=True)
 
 
 def _train_bingan(args: argparse.Namespace) -> int:

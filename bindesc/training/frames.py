@@ -6,63 +6,48 @@ of the wide patch, from the centre in the same unit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..log_polar import REACH, places, ring_spacing
 from ..models.integer import ORIENTATION_SIDE, STRETCH
 from ..patches import PATCH_SIDE
 from .pairs import centre
-
-
-@dataclass(frozen=True)
-class FrameNoise:
-    """Normal errors of keypoints, beside those that the detector makes.
-
-    Attributes:
-        share: of the groups of a batch that get them.
-        offset: deviation along x and y, as a share of the described patch's side.
-        scale: deviation of the logarithm of the size.
-        turn: deviation of the angle, degrees.
-    """
-
-    share: float = 0.0
-    offset: float = 0.04
-    scale: float = 0.08
-    turn: float = 8.0
-
-
-def draw_frames(
-    rng: np.random.Generator, noise: FrameNoise, groups: int, pairs: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where the keypoints of both patches of each pair are put.
-
-    Returns:
-        ``(groups * pairs, 2, 2, 3)`` frames, displaced and of another size, and
-        ``(groups * pairs, 2, 2)`` directions to turn them to afterwards: an orientation network
-        would undo errors of the angle that it sees.
-    """
-    shape = groups * pairs, 2
-    noisy = np.repeat(rng.random(groups) < noise.share, pairs)[:, None]
-    frames = np.zeros((*shape, 2, 3), np.float32)
-    frames[..., 0, 0] = frames[..., 1, 1] = np.exp(noisy * rng.normal(0, noise.scale, shape))
-    offset = rng.normal(0, noise.offset * PATCH_SIDE, (*shape, 2))
-    frames[..., 2] = noisy[..., None] * offset
-    turn = np.radians(noisy * rng.normal(0, noise.turn, shape))
-    return frames, np.stack([np.cos(turn), np.sin(turn)], -1).astype(np.float32)
 
 
 def cut(wide: Tensor, frames: Tensor) -> Tensor:
     """Cut ``(N, 1, 32, 32)`` patches out of ``(N, 1, S, S)`` ones at ``(N, 2, 3)`` frames."""
     offset = torch.arange(PATCH_SIDE, device=frames.device) - (PATCH_SIDE - 1) / 2
     v, u = torch.meshgrid(offset, offset, indexing="ij")
-    places = torch.stack([u, v, torch.ones_like(u)]).flatten(1)
-    grid = (frames @ places).mT.unflatten(1, (PATCH_SIDE, PATCH_SIDE)) / (wide.shape[-1] / 2)
+    samples = torch.stack([u, v, torch.ones_like(u)]).flatten(1)
+    grid = (frames @ samples).mT.unflatten(1, (PATCH_SIDE, PATCH_SIDE)) / (wide.shape[-1] / 2)
     return F.grid_sample(wide, grid, padding_mode="border", align_corners=False)
+
+
+def cut_log_polar(wide: Tensor, frames: Tensor) -> Tensor:
+    """Log-polar patches ``(N, 1, RINGS, DIRECTIONS)`` out of ``(N, 1, S, S)`` ones, as :func:`cut`.
+
+    Rings whose samples lie far apart are read from smaller images, as
+    :meth:`bindesc.patches.PatchCutter.cut_log_polar` does.
+    """
+    radius, centre_pixel = PATCH_SIDE / 2 * REACH, (wide.shape[-1] - 1) / 2
+    at = torch.from_numpy(places() * radius).to(frames)
+    level = np.maximum(np.floor(np.log2(ring_spacing() * radius) + 0.5), 0)
+    rings = []
+    for current in range(int(level.max()) + 1):
+        if current:
+            # A pixel i is centred on pixel 2 i of the level before.
+            wide = F.conv2d(F.pad(wide, (2, 2, 2, 2), mode="reflect"), _blur(wide), stride=2)
+            frames = frames / 2
+        xy = at[:, torch.from_numpy(np.flatnonzero(level == current)).to(at.device)]
+        shape = xy.shape[1:]
+        pixel = frames[:, :, :2] @ xy.flatten(1) + frames[:, :, 2:] + centre_pixel / 2**current
+        grid = (2 * pixel + 1) / wide.shape[-1] - 1
+        grid = grid.mT.unflatten(1, shape)
+        rings.append(F.grid_sample(wide, grid, padding_mode="border", align_corners=False))
+    return torch.cat(rings, 2)
 
 
 def turn_frames(frames: Tensor, directions: Tensor) -> Tensor:
@@ -95,14 +80,31 @@ def reduce(patches: Tensor) -> Tensor:
     return F.avg_pool2d(patches, PATCH_SIDE // ORIENTATION_SIDE)
 
 
+def cut_for(network: nn.Module, wide: Tensor, frames: Tensor) -> Tensor:
+    """What a network describes, ``(N, 1, 32, 32)``, out of ``(N, 1, S, S)`` patches at frames."""
+    return (cut_log_polar if _sees_log_polar(network) else cut)(wide, frames)
+
+
 def oriented(network: nn.Module, wide: Tensor) -> Tensor:
-    """The patches ``(N, 1, 32, 32)`` that a network describes, out of ``(N, 1, S, S)`` ones.
+    """What a network describes, ``(N, 1, 32, 32)``, out of ``(N, 1, S, S)`` patches.
 
     They are turned and stretched, if the network has an orientation network.
     """
+    frames = torch.eye(2, 3, device=wide.device).expand(len(wide), 2, 3)
     orientation = getattr(network, "orientation", None)
-    inner: Tensor = centre(wide)
-    if orientation is None:
+    if orientation is None and not _sees_log_polar(network):
+        inner: Tensor = centre(wide)
         return inner
-    upright = torch.eye(2, 3, device=wide.device).expand(len(wide), 2, 3)
-    return cut(wide, adapt_frames(upright, orientation(reduce(inner))))
+    if orientation is not None:
+        frames = adapt_frames(frames, orientation(reduce(centre(wide))))
+    return cut_for(network, wide, frames)
+
+
+def _sees_log_polar(network: nn.Module) -> bool:
+    return bool(getattr(getattr(network, "config", None), "log_polar", False))
+
+
+def _blur(image: Tensor) -> Tensor:
+    """The kernel ``(1, 1, 5, 5)`` of cv2.pyrDown."""
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=image.device) / 16
+    return (line[:, None] * line)[None, None]

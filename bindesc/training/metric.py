@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.compact import CompactConfig, CompactNet
-from ..patches import PATCH_SIDE
-from ..weights import load_model, load_weights, save_model
+from ..models.integer import CODES, ORIENTATION
+from ..weights import load_model, load_weights, read_model, save_model
 from .descent import descend
-from .frames import FrameNoise, adapt_frames, cut, draw_frames, reduce, stretches, turn_frames
+from .frames import adapt_frames, cut, cut_for, reduce, stretches, turn_frames
 from .losses import frame_loss, hardest_triplet, relax_bits
+from .noise import FrameNoise, draw_frames
 from .pairs import PairSet, centre, open_pairs
 from .run import Run
 from .validation import validate
@@ -119,7 +120,9 @@ class Batch(NamedTuple):
     def patches(self, source: PatchSource) -> Tensor:
         """``(N, 2, S, S)`` uint8."""
         patches = source.take(self.row)
-        return torch.where(self.mirrored[:, None, None, None], patches.flip(2), patches)
+        # The directions of a log-polar patch stand in a row, turned by half from left to left.
+        turned_over = patches.flip(3 if source.log_polar else 2)
+        return torch.where(self.mirrored[:, None, None, None], turned_over, patches)
 
 
 class PatchSource:
@@ -128,9 +131,15 @@ class PatchSource:
     Args:
         data: the set.
         device: where patches are taken to.
+
+    Attributes:
+        seen: the patches are what the network sees, and not wide ones.
+        log_polar: they are log-polar.
     """
 
     def __init__(self, data: PairSet, device: torch.device):
+        self.seen = data.seen_by is not None
+        self.log_polar = data.seen_by is not None and read_model(data.seen_by)[0].log_polar
         self._all: NDArray[np.uint8] | Tensor = data.patches
         self.device = device
         if device.type == "cuda":
@@ -199,14 +208,19 @@ def train(
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
-    if (config.model.orientation or config.noise.share) and data.settings.margin <= 1:
+    wide = config.model.orientation or config.model.log_polar or config.noise.share
+    if data.seen_by is not None and config.noise.share:
+        raise ValueError(f"{data_folder}: errors of its keypoints are drawn when it is built")
+    if data.seen_by is None and wide and data.settings.margin <= 1:
         raise ValueError(
-            f"{data_folder}: an orientation and noise need a set that was made without --narrow"
+            f"{data_folder}: log-polar patches, an orientation and noise need a set that was made "
+            "without --narrow"
         )
     torch.manual_seed(config.seed)
     model = CompactNet(config.model)
-    if initial is not None:
-        _start_from(model, initial)
+    for source_model in (initial, data.seen_by):
+        if source_model is not None:
+            _start_from(model, source_model, codes=source_model is initial)
     model.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     source = PatchSource(data, torch.device(device))
     with Run(output, resume=resume) as run:
@@ -224,16 +238,29 @@ def train(
             state=_checkpoint(run, config) if resume else None,
             validate=lambda: validate(model, data, held_out),
         )
-        calibration = calibration_patches(data, training)
-        save_model(output / WEIGHTS, model, command=command, calibration=calibration)
+        calibration = calibration_patches(model, data, training)
+        save_model(
+            output / WEIGHTS,
+            model,
+            command=command,
+            calibration=calibration,
+            orientation_of=data.seen_by,
+        )
         return scores
 
 
-def calibration_patches(data: PairSet, groups: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Patches that are spread evenly over some groups, ``(N, 32, 32)`` uint8, about a thousand."""
+def calibration_patches(
+    model: CompactNet, data: PairSet, groups: NDArray[np.intp]
+) -> dict[str, NDArray[np.uint8]]:
+    """About a thousand patches, spread evenly over some groups, for :func:`save_model`."""
     rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
     chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
-    return centre(data.patches[chosen]).reshape(-1, PATCH_SIDE, PATCH_SIDE)
+    if data.seen_by is not None:
+        return {CODES: data.patches[chosen].reshape(-1, *data.patches.shape[2:])}
+    wide = torch.from_numpy(data.patches[chosen]).flatten(0, 1)[:, None].float()
+    upright = torch.eye(2, 3).expand(len(wide), 2, 3)
+    inputs = {CODES: cut_for(model, wide, upright), ORIENTATION: reduce(centre(wide))}
+    return {part: patches[:, 0].round().byte().numpy() for part, patches in inputs.items()}
 
 
 def _loss(
@@ -247,7 +274,7 @@ def _loss(
     )
     wide = patches[:, None].float()
     own_loss = torch.zeros((), device=source.device)
-    if model.orientation is not None:
+    if model.orientation is not None and not source.seen:
         with torch.autocast(source.device.type, torch.bfloat16):
             outputs = model.orientation(reduce(cut(wide, frames))).float()
         frames = adapt_frames(frames, outputs)
@@ -255,8 +282,9 @@ def _loss(
         turn, stretch = frame_loss(first, second, batch.linear)
         own_loss = turn + config.stretch_weight * stretch
         own_loss = own_loss + config.anchor_weight * _distance_from_identity(outputs)
+    seen = wide if source.seen else cut_for(model, wide, turn_frames(frames, errors))
     with torch.autocast(source.device.type, torch.bfloat16):
-        activations = model(cut(wide, turn_frames(frames, errors)))
+        activations = model(seen)
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
     codes = relax_bits(activations.float(), sharpness)
@@ -271,13 +299,17 @@ def _distance_from_identity(outputs: Tensor) -> Tensor:
     return turn.mean() + stretches(outputs).square().sum(1).mean()
 
 
-def _start_from(model: CompactNet, initial: str) -> None:
+def _start_from(model: CompactNet, initial: str | Path, *, codes: bool = True) -> None:
     """Copy a model's weights into a network like it, or one that has more.
 
     More channels, and an orientation network where there is none: what is new changes no output
-    yet.
+    yet. Without ``codes``, only the orientation network.
     """
     known = load_model(initial)[0]
+    if isinstance(known, CompactNet) and not codes:
+        if known.orientation is not None and model.orientation is not None:
+            model.orientation.load_state_dict(known.orientation.state_dict())
+        return
     if not (isinstance(known, CompactNet) and _has_all_of(model.config, known.config)):
         load_weights(model, initial)  # raises, as it says what differs
         return

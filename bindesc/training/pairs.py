@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +29,13 @@ from ..files import atomic_folder
 from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
 from ..patches import PATCH_SIDE, extract_patches, similarities
+from ..runtime import Runtime
+from ..weights import model_path
+from .noise import FrameNoise
 from .pairing import Tolerance, pair_keypoints
 from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
+
+SEEN_BY = "model.safetensors"  # in a set of what a network sees
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,12 @@ class PairSettings:
             and shift what it cuts out of it.
         sides: range of the photo's longer side after resizing, pixels.
         warped: share of the view pairs in which the second one is seen by a homography.
+        model: name or path of a model: what its network sees of the keypoints is stored, turned and
+            stretched as its orientation network says, instead of wide patches. That is just what it
+            is given later; patches that are cut out of wide ones have been sampled twice. Empty for
+            wide patches.
+        noise: share of the view pairs whose keypoints get errors of place and size besides the
+            detector's, if there is a ``model``; wide patches get theirs in training.
         tolerance: how far the keypoints of a pair may differ.
         seed: seed of all randomness.
     """
@@ -61,13 +74,15 @@ class PairSettings:
     margin: float = 1.0
     sides: tuple[int, int] = (400, 1024)
     warped: float = 0.6
+    model: str = ""
+    noise: float = 0.0
     tolerance: Tolerance = field(default_factory=Tolerance)
     seed: int = 0
 
     @property
     def side(self) -> int:
         """Of a stored patch, S, samples."""
-        return 2 * round(PATCH_SIDE * self.margin / 2)
+        return PATCH_SIDE if self.model else 2 * round(PATCH_SIDE * self.margin / 2)
 
 
 class Pairs(NamedTuple):
@@ -90,8 +105,9 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
     name = settings.detectors[rng.integers(len(settings.detectors))]
     detector = create_detector(name, settings.keypoints)
     points = []
+    subpixel = bool(rng.random() < 0.5)  # a model is used with both
     for view in views[:2]:
-        keypoints = detect(detector, view, None, settings.keypoints)
+        keypoints = detect(detector, view, None, settings.keypoints, subpixel=subpixel)
         xy, size, angle, _ = to_arrays(keypoints)
         points.append((xy, size * SCALE_FACTORS[name], angle))
     carried = views.carry(points[0][0])
@@ -99,18 +115,42 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
     if len(pairs) > settings.pairs_per_view:
         pairs = pairs[np.sort(rng.permutation(len(pairs))[: settings.pairs_per_view])]
     patches = np.empty((len(pairs), 2, settings.side, settings.side), np.uint8)
-    scale = settings.support * settings.side / PATCH_SIDE
-    for which, (view, (xy, side, angle)) in enumerate(zip(views[:2], points, strict=True)):
-        chosen = pairs[:, which]
-        patches[:, which], _ = extract_patches(
-            view, xy[chosen], side[chosen], angle[chosen], scale=scale, side=settings.side
-        )
+    noisy = bool(settings.noise) and rng.random() < settings.noise
+    for which, (view, arrays) in enumerate(zip(views[:2], points, strict=True)):
+        keypoints = tuple(array[pairs[:, which]] for array in arrays)
+        if settings.model:
+            patches[:, which] = _seen(settings.model, view, *keypoints, rng if noisy else None)
+        else:
+            scale = settings.support * settings.side / PATCH_SIDE
+            cut = extract_patches(view, *keypoints, scale=scale, side=settings.side)
+            patches[:, which], _ = cut
     first, second = (
         similarities(side[chosen], angle[chosen])
         for chosen, (_, side, angle) in zip(pairs.T, points, strict=True)
     )
     linear = np.linalg.inv(second) @ carried.jacobian[pairs[:, 0]] @ first
     return Pairs(patches, points[0][0][pairs[:, 0]], linear.astype(np.float32))
+
+
+def _seen(
+    model: str,
+    view: NDArray[np.uint8],
+    xy: NDArray[np.float32],
+    side: NDArray[np.float32],
+    angle: NDArray[np.float32],
+    rng: np.random.Generator | None,
+) -> NDArray[np.uint8]:
+    """What a model's network sees of keypoints; ``rng`` draws errors of them."""
+    runtime = _runtime(model)
+    if rng is not None:
+        noise = FrameNoise()
+        shift = rng.normal(0, noise.offset, xy.shape) * side[:, None]
+        xy = (xy + shift).astype(np.float32)
+        side = (side * np.exp(rng.normal(0, noise.scale, side.shape))).astype(np.float32)
+    return runtime.cut(view, xy, side, angle, scale=runtime.support)[0]
+
+
+_runtime = cache(Runtime)
 
 
 class _Task(NamedTuple):
@@ -220,6 +260,8 @@ def build_pairs(
             "groups": groups,
             "skipped": skipped,
         }
+        if settings.model:
+            shutil.copy(model_path(settings.model), partial / SEEN_BY)
         (partial / "set.json").write_text(json.dumps(summary, indent=1))
     return summary
 
@@ -268,6 +310,8 @@ class PairSet:
         photo, partner, scene: ``(G,)`` str, where each group comes from; ``partner`` is "" if
             both views are of one photo.
         settings: the settings it was made with.
+        seen_by: the file of the model whose network is given such patches; None where they are
+            wide.
     """
 
     patches: NDArray[np.uint8]
@@ -279,6 +323,7 @@ class PairSet:
     partner: NDArray[np.str_]
     scene: NDArray[np.str_]
     settings: PairSettings
+    seen_by: Path | None
 
 
 def open_pairs(folder: Path) -> PairSet:
@@ -325,4 +370,5 @@ def _open_pairs(folder: Path) -> PairSet:
         partner=np.array([g["partner"] for g in groups]),
         scene=np.array([g["scene"] for g in groups]),
         settings=PairSettings(**settings),
+        seen_by=folder / SEEN_BY if settings.get("model") else None,
     )

@@ -44,7 +44,9 @@ def validate(model: nn.Module, data: PairSet, groups: NDArray[np.intp]) -> dict[
     for group in groups[:: max(len(groups) // _GROUPS, 1)][:_GROUPS]:
         span = slice(data.start[group], data.end[group])
         wide = torch.tensor(data.patches[span], device=device).float()
-        bits = (model(oriented(model, wide.flatten(0, 1)[:, None])) >= 0).cpu().numpy()
+        patches = wide.flatten(0, 1)[:, None]
+        seen = oriented(model, patches) if data.seen_by is None else patches
+        bits = (model(seen) >= 0).cpu().numpy()
         first, second = pack_bits(bits[0::2]), pack_bits(bits[1::2])
         index = np.arange(len(first))
         right += int((nearest(first, second).index[:, 0] == index).sum())
