@@ -135,7 +135,7 @@ def pairs_from_brown(folder: Path, count: int, seed: int = 0) -> PatchPairs:
     )
     used, pairs = np.unique(index[chosen], return_inverse=True)
     patches = opened.read_patches()[used]
-    return PatchPairs(folder.name, lambda _: patches, pairs.reshape(-1, 2), same[chosen])
+    return PatchPairs(folder.name, lambda _support, _side: patches, pairs.reshape(-1, 2), same[chosen])
 
 
 def brown_folders(root: Path) -> list[Path]:

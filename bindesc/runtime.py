@@ -138,7 +138,9 @@ class Runtime:
             belong to.
         """
         cutter = PatchCutter(gray)
-        frames = self.orienter and self.orienter.adapt(cutter, xy, size, angle, scale)
+        frames = None
+        if self.orienter is not None:
+            frames = self.orienter.adapt(cutter, xy, size, angle, scale)
         cut = cutter.cut_log_polar if self.log_polar else cutter.cut
         return cut(xy, size, angle, scale=scale, border=border, frames=frames)
 

@@ -15,13 +15,17 @@ constexpr int kGroupSize = kPixelRows * kPixelRun;   // patches whose last layer
 constexpr int kSides[] = {16, 32};                   // of a patch; its variance stays exact
 constexpr float kHighestMultiplier = 128;            // its product with a sum fits 32 bits
 
-// Makes the rows of a map [side + 2][side + 2][channels] go round.
+// Makes the rows of a map [side + 2][side + 2][channels] go round. `kBlock`, of which channels are a
+// multiple, lets the compiler copy without a call.
+template <int kBlock>
 void wrap(uint8_t* map, int side, int channels) {
-  const int64_t row = int64_t{side + 2} * channels;
+  const int64_t width = int64_t{side} * channels, row = width + 2 * channels;
   for (int y = 1; y <= side; ++y) {
     uint8_t* const start = map + y * row;
-    std::memcpy(start, start + int64_t{side} * channels, static_cast<size_t>(channels));
-    std::memcpy(start + row - channels, start + channels, static_cast<size_t>(channels));
+    for (int c = 0; c < channels; c += kBlock) {
+      std::memcpy(start + c, start + width + c, kBlock);
+      std::memcpy(start + width + channels + c, start + channels + c, kBlock);
+    }
   }
 }
 
@@ -165,13 +169,15 @@ void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
   const size_t before = layers_.size() - 1;
   for (int p = 0; p < count; ++p) {
     kernel.normalise(patches + p * side_ * side_, side_, input_scale_, maps.input.get());
-    if (round_) wrap(maps.input.get(), side_, 1);
+    if (round_) wrap<1>(maps.input.get(), side_, 1);
     const uint8_t* in = maps.input.get();
     for (size_t i = 0; i < before; ++i) {
       uint8_t* map = maps.maps[i].get();
       if (i + 1 == before) map += p * layers_[i].map_bytes();
       kernel.convolve(layers_[i].convolution(), layers_[i].pixels(), in, map);
-      if (round_ && i + 1 < before) wrap(map, layers_[i].side(), layers_[i].channels());
+      if (round_ && i + 1 < before) {
+        wrap<kChannelBlock>(map, layers_[i].side(), layers_[i].channels());
+      }
       in = map;
     }
   }

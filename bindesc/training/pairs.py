@@ -117,13 +117,13 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
     patches = np.empty((len(pairs), 2, settings.side, settings.side), np.uint8)
     noisy = bool(settings.noise) and rng.random() < settings.noise
     for which, (view, arrays) in enumerate(zip(views[:2], points, strict=True)):
-        keypoints = tuple(array[pairs[:, which]] for array in arrays)
+        xy, side, angle = (array[pairs[:, which]] for array in arrays)
         if settings.model:
-            patches[:, which] = _seen(settings.model, view, *keypoints, rng if noisy else None)
+            seen = _seen(settings.model, view, xy, side, angle, rng if noisy else None)
         else:
             scale = settings.support * settings.side / PATCH_SIDE
-            cut = extract_patches(view, *keypoints, scale=scale, side=settings.side)
-            patches[:, which], _ = cut
+            seen, _ = extract_patches(view, xy, side, angle, scale=scale, side=settings.side)
+        patches[:, which] = seen
     first, second = (
         similarities(side[chosen], angle[chosen])
         for chosen, (_, side, angle) in zip(pairs.T, points, strict=True)
