@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def pairs_from_brown(folder: Path, count: int, seed: int = 0) -> PatchPairs:
     )
     used, pairs = np.unique(index[chosen], return_inverse=True)
     patches = opened.read_patches()[used]
-    return PatchPairs(folder.name, lambda _support, _side: patches, pairs.reshape(-1, 2), same[chosen])
+    ready = partial(_ready, patches)
+    return PatchPairs(folder.name, ready, pairs.reshape(-1, 2), same[chosen])
 
 
 def brown_folders(root: Path) -> list[Path]:
@@ -200,6 +202,12 @@ def _other_points(
             return other
         other[bad] = rng.integers(count, size=len(bad))
     raise ValueError("the points lie too close together to make non-matching pairs")
+
+
+def _ready(patches: NDArray[np.uint8], support: float, side: int) -> NDArray[np.uint8]:
+    """Patches that are as they are, whatever is wanted."""
+    del support, side
+    return patches
 
 
 def _cut(

@@ -32,10 +32,13 @@ class PatchDescriptor(torch.nn.Module):
         WeightsError: see :class:`bindesc.runtime.Runtime`.
 
     Shape:
-        Input ``(B, 1, S, S)`` float, grey in [0, 1]; S is 32, or 16 to 128 for a log-polar model,
-        for which 64 is right. Output ``(B, bits)`` of the input's dtype,
-        each value +-1 / sqrt(bits): vectors of length 1, whose squared distance is 4 / bits times
-        the Hamming distance; or ``(B, bits / 8)`` uint8 if ``packed``. There is no gradient.
+        Input ``(B, 1, S, S)`` float, grey in [0, 1]; S is 32, or 16 to 128 for a log-polar model:
+        give it 64 (``LAFDescriptor(..., patch_size=64)``). It samples the square anew, and 5 % of
+        the bits differ from those that :class:`bindesc.BinDesc` reads from the image.
+
+        Output ``(B, bits)`` of the input's dtype, each value +-1 / sqrt(bits): vectors of length 1,
+        whose squared distance is 4 / bits times the Hamming distance; or ``(B, bits / 8)`` uint8 if
+        ``packed``. There is no gradient.
 
     Example:
         >>> PatchDescriptor()(torch.rand(2, 1, 64, 64)).shape

@@ -151,8 +151,22 @@ class PatchCutter:
             circle = circle[kept]
         elif border != "pad":
             raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
-        self._make_levels(min(_cpu.log_polar_levels(circle), 1 + self._highest))
+        self._make_log_polar_levels(circle)
         return _cpu.sample_log_polar(self._levels, circle, default_threads()), kept
+
+    def prepare_log_polar(self, size: NDArray[np.float32], scale: float) -> None:
+        """Make the levels that :meth:`cut_log_polar` needs for keypoints of these sizes.
+
+        Without it they are made there. OpenCV's threads go on spinning for a while after they have
+        made a level, and slow down what runs next.
+        """
+        if len(size):
+            largest = size.argmax(keepdims=True)
+            at, upright = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
+            self._make_log_polar_levels(_sampling(at, size[largest], upright, scale, 2))
+
+    def _make_log_polar_levels(self, circle: NDArray[np.float32]) -> None:
+        self._make_levels(min(_cpu.log_polar_levels(circle), 1 + self._highest))
 
     @property
     def _highest(self) -> int:
@@ -190,7 +204,8 @@ def squares_to_log_polar(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rest = pitch - side - before
     centre = before + (side - 1) / 2
     parts = [np.empty((0, RINGS, DIRECTIONS), np.uint8)]
-    for part in np.split(patches, range(_PER_IMAGE, len(patches), _PER_IMAGE)):
+    for start in range(0, len(patches), _PER_IMAGE):
+        part = patches[start : start + _PER_IMAGE]
         image = np.pad(part, ((0, 0), (before, rest), (before, rest)), mode="reflect")
         xy = np.full((len(part), 2), centre, np.float32)
         xy[:, 1] += np.arange(len(part)) * pitch

@@ -139,6 +139,8 @@ class Runtime:
         """
         cutter = PatchCutter(gray)
         frames = None
+        if self.log_polar:
+            cutter.prepare_log_polar(size, scale)
         if self.orienter is not None:
             frames = self.orienter.adapt(cutter, xy, size, angle, scale)
         cut = cutter.cut_log_polar if self.log_polar else cutter.cut

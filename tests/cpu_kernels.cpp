@@ -10,6 +10,7 @@
 
 #include "cpu_corners.h"
 #include "cpu_kernels.h"
+#include "cpu_log_polar.h"
 #include "cpu_network.h"
 #include "cpu_sample.h"
 #include "cpu_suppression.h"
@@ -126,6 +127,35 @@ void check_sampling(const Kernel& kernel, int side, std::mt19937& random) {
   require(found == expected, kernel, "sampling", side, kCount, 0);
 }
 
+// The same for log-polar patches, on three levels.
+void check_log_polar(const Kernel& kernel, std::mt19937& random) {
+  constexpr int kCount = 300;
+  std::vector<std::vector<uint8_t>> pixels;
+  std::vector<Image> levels;
+  for (int64_t width : {90, 45, 23}) {
+    pixels.emplace_back(static_cast<size_t>(width * width));
+    for (uint8_t& pixel : pixels.back()) pixel = static_cast<uint8_t>(random());
+    levels.push_back({pixels.back().data(), width, width});
+  }
+  std::uniform_real_distribution<float> part(-60, 60), place(-20, 110);
+  std::vector<float> affine;
+  for (int i = 0; i < kCount; ++i) {
+    const float far = i % 10 ? 1.0f : 1e9f;
+    for (float value : {part(random), part(random), far * place(random), part(random), part(random),
+                        place(random)}) {
+      affine.push_back(i % 3 ? value : value / 8);
+    }
+  }
+  const LogPolarPlaces places{affine.data(), kCount};
+  const size_t bytes = static_cast<size_t>(kCount * kRings * kDirections);
+  std::vector<uint8_t> expected(bytes), found(bytes);
+  Stop stop([] { return false; });
+  require(sample_log_polar(kScalar, levels, places, 1, stop, expected.data()) &&
+              sample_log_polar(kernel, levels, places, 3, stop, found.data()),
+          kernel, "finishing", kRings, kCount, 0);
+  require(found == expected, kernel, "log-polar sampling", kRings, kCount, 0);
+}
+
 // Corners everywhere in images of all small shapes, which lie at the end of their memory.
 void check_corners(std::mt19937& random) {
   for (int64_t width : {1, 2, 5, 40}) {
@@ -164,7 +194,7 @@ void check_suppression(std::mt19937& random) {
 
 // A network of random weights, extreme ones among them, on noise and on flat patches, with three
 // threads, against the portable kernel with one.
-void check_network(const Kernel& kernel, std::mt19937& random) {
+void check_network(const Kernel& kernel, bool round, std::mt19937& random) {
   constexpr int kSide = 16, kChannels[] = {32, 48, 16}, kCount = 21;
   std::vector<std::vector<int8_t>> weights;
   std::vector<std::vector<int32_t>> bias;
@@ -183,7 +213,7 @@ void check_network(const Kernel& kernel, std::mt19937& random) {
     layers.push_back({weights.back().data(), channels, window, window, inputs, 2,
                       bias.back().data(), i < 2 ? multiplier.back().data() : nullptr});
   }
-  const Network network(layers, 32);
+  const Network network(layers, 32, round);
   std::vector<uint8_t> patches(kCount * kSide * kSide, 200);
   for (size_t i = kSide * kSide; i < patches.size(); ++i) patches[i] = static_cast<uint8_t>(random());
   const size_t outputs = static_cast<size_t>(network.outputs());
@@ -224,7 +254,8 @@ int main() {
       check(kernel, 32, n, m, random);
     }
     for (int side : {1, 15, 32}) check_sampling(kernel, side, random);
-    check_network(kernel, random);
+    check_log_polar(kernel, random);
+    for (bool round : {false, true}) check_network(kernel, round, random);
     std::printf("%s ok\n", kernel.name);
   }
 }

@@ -26,7 +26,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def patches(scene):
-    return pairs_from_scenes("made", [scene], 40).cut(1.0)
+    return pairs_from_scenes("made", [scene], 40).cut(1.0, 32)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_without_noise_the_patches_of_a_pair_are_alike(scene, monkeypatch):
     test = pairs_from_scenes("made", [scene], 60)
     assert test.same.sum() == 60
     assert len(test.pairs) == 120
-    patches = test.cut(1.0).astype(float)
+    patches = test.cut(1.0, 32).astype(float)
     gap = np.abs(patches[test.pairs[:, 0]] - patches[test.pairs[:, 1]]).mean((1, 2))
     assert np.quantile(gap[test.same], 0.9) < 8
     assert np.median(gap[~test.same]) > 20
@@ -58,13 +58,13 @@ def test_without_noise_the_patches_of_a_pair_are_alike(scene, monkeypatch):
 
 def test_noise_moves_both_patches(scene, monkeypatch):
     noisy = pairs_from_scenes("made", [scene], 60)
-    gap = np.abs(np.diff(noisy.cut(1.0)[noisy.pairs].astype(float), axis=1)).mean((1, 2, 3))
+    gap = np.abs(np.diff(noisy.cut(1.0, 32)[noisy.pairs].astype(float), axis=1)).mean((1, 2, 3))
     assert 8 < np.median(gap[noisy.same]) < np.median(gap[~noisy.same])
     again = pairs_from_scenes("made", [scene], 60)
-    assert (again.cut(1.25) == noisy.cut(1.25)).all()
-    assert not (noisy.cut(1.25) == noisy.cut(1.0)).all()
+    assert (again.cut(1.25, 32) == noisy.cut(1.25, 32)).all()
+    assert not (noisy.cut(1.25, 32) == noisy.cut(1.0, 32)).all()
     other = pairs_from_scenes("made", [scene], 60, seed=1)
-    assert not (other.cut(1.0) == noisy.cut(1.0)).all()
+    assert not (other.cut(1.0, 32) == noisy.cut(1.0, 32)).all()
 
 
 def test_views_take_turns_and_too_few_points_are_an_error(scene):
@@ -78,14 +78,15 @@ def test_views_take_turns_and_too_few_points_are_an_error(scene):
 def test_photos_give_pairs(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), textured(300, 400))
     test = pairs_from_scenes("photos", patch_pairs.scenes_of_photos(tmp_path), 20)
-    assert test.cut(1.0).shape == (40, 32, 32)
+    assert test.cut(1.0, 32).shape == (40, 32, 32)
+    assert test.cut(1.0, 64).shape == (40, 64, 64)
 
 
 def test_pairs_of_a_phototour_folder(brown, patches):
     assert brown_folders(brown) == brown_folders(brown / "liberty") == [brown / "liberty"]
     test = pairs_from_brown(brown / "liberty", 10)
     assert test.same.tolist() == [True] * 10 + [False] * 10
-    read = test.cut(1.0)
+    read = test.cut(1.0, 32)
     assert len(read) <= 40
     original = {patch.tobytes(): index % 40 for index, patch in enumerate(patches)}
     points = np.array([original[patch.tobytes()] for patch in read])

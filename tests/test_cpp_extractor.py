@@ -11,12 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+import torch
+from networks import calibration
 
 import bindesc
 from bindesc.cli import main
 from bindesc.corners import subpixel_offsets
 from bindesc.cpp_export import export_cpp
-from bindesc.weights import WeightsError
+from bindesc.models.compact import CompactConfig, CompactNet
+from bindesc.weights import WeightsError, golden_patches, save_model
 
 ROOT = Path(__file__).parents[1]
 CMAKE = shutil.which("cmake") or Path(sys.executable).with_name("cmake")
@@ -55,11 +58,23 @@ def program(build):
     return build / "cpp_extractor"
 
 
-@pytest.fixture(scope="module", params=["compact", "tiny"])
+@pytest.fixture(scope="module", params=["compact", "tiny", "square"])
 def model(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / f"{request.param}.bindesc"
-    export_cpp(request.param, path)
-    return request.param, path
+    """A model by name or path, and its file for C++."""
+    folder = tmp_path_factory.mktemp("model")
+    name = request.param if request.param != "square" else save_square(folder)
+    export_cpp(name, folder / "model.bindesc")
+    return name, folder / "model.bindesc"
+
+
+def save_square(folder):
+    """A model that sees square patches, and turns and stretches them."""
+    torch.manual_seed(0)
+    network = CompactNet(CompactConfig((16, 16), (2, 2), support=1.25, orientation=(16, 16)))
+    torch.nn.init.normal_(network.orientation.layers[-2].weight, std=0.2)
+    path = folder / "square.safetensors"
+    save_model(path, network, calibration=calibration(golden_patches()))
+    return path
 
 
 def call(*command):
@@ -279,7 +294,7 @@ def test_damaged_and_missing_files_are_refused(program, tmp_path):
     changed[len(whole) // 2] ^= 1
     path.write_bytes(changed)
     assert "damaged" in refuse(program, path, *rest)
-    path.write_bytes(b"bindesc2" + whole[8:])
+    path.write_bytes(b"bindesc1" + whole[8:])
     assert "this version" in refuse(program, path, *rest)
 
 

@@ -282,7 +282,8 @@ def held_out(patches):
     """Pairs of a patch and its darker self, in one group."""
     pairs = np.stack([patches[:40], patches[:40] // 2 + 20], 1)
     xy = np.arange(80).reshape(40, 2) * 30.0
-    return SimpleNamespace(patches=pairs, xy=xy, start=np.array([0]), end=np.array([40]))
+    start, end = np.array([0]), np.array([40])
+    return SimpleNamespace(patches=pairs, xy=xy, start=start, end=end, seen_by=None)
 
 
 def read_lines(run):

@@ -91,7 +91,7 @@ def test_times_are_measured_and_the_threads_restored(
     # Codes that change from call to call are not timed.
     changing = iter(np.arange(100, dtype=np.uint8))
     monkeypatch.setattr(
-        "bindesc.extractor.BinDesc.describe", lambda *_: np.full((1, 32), next(changing))
+        "bindesc.runtime.Runtime.codes", lambda *_: np.full((1, 32), next(changing))
     )
     with pytest.raises(AssertionError, match="differ"):
         time_networks([read_network(run)], picture(), 1, repeats=1)

@@ -164,7 +164,7 @@ def test_a_patch_model_takes_colour_only_with_three_inputs(tmp_path):
     save_model(tmp_path / "rgb.safetensors", PatchDiscriminator(config))
     assert Runtime(tmp_path / "rgb.safetensors").describe(images(3)).shape == (3, 2)
     with pytest.raises(ValueError, match=r"expected \(N, 32, 32\) uint8"):
-        Runtime("compact").describe(images(3))
+        Runtime("bingan-256").describe(images(3))
 
 
 def test_the_import_loads_no_torch():

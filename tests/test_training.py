@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import calibration
 from pictures import textured
 
 import bindesc
@@ -20,6 +21,8 @@ from bindesc.cli import main
 from bindesc.folder import FolderError
 from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig, CompactNet
+from bindesc.patches import PatchCutter
+from bindesc.runtime import Runtime
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.losses import frame_loss, hardest_triplet, relax_bits
 from bindesc.training.metric import (
@@ -36,7 +39,7 @@ from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.patch_images import open_patches
 from bindesc.training.run import CHECKPOINT, CURVES, LOG, read_log
-from bindesc.weights import WeightsError, golden_patches, load_model, save_model
+from bindesc.weights import WeightsError, golden_patches, load_model, read_model, save_model
 
 SETTINGS = PairSettings(views=2, pairs_per_view=30, min_pairs=8, keypoints=500)
 CONFIG = MetricConfig(
@@ -283,6 +286,104 @@ def test_an_orientation_and_noise_need_a_wide_set(pairs, wide, tmp_path):
             train(pairs, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
     train(wide, tmp_path / "run", CONFIG)  # neither of them
+
+
+# Sets of what a network sees.
+
+
+@pytest.fixture(scope="module")
+def seen(photos, tmp_path_factory):
+    """A set of what a network with log-polar patches and an orientation sees."""
+    folder = tmp_path_factory.mktemp("sets")
+    torch.manual_seed(3)
+    config = replace(CONFIG.model, log_polar=True, support=1.25, orientation=(8, 8))
+    network = CompactNet(config)
+    torch.nn.init.normal_(network.orientation.layers[-2].weight, std=0.1)
+    path = folder / "first.safetensors"
+    save_model(path, network, calibration=calibration(golden_patches()))
+    build_pairs(photos, folder / "seen", replace(SETTINGS, model=str(path), noise=0.5))
+    path.unlink()  # the set has its own
+    return folder / "seen"
+
+
+def test_a_set_holds_what_a_network_sees(photos, seen, wide):
+    data = open_pairs(seen)
+    assert data.patches.shape[1:] == (2, 32, 32)
+    runtime = Runtime(data.seen_by)
+    assert runtime.verify()
+    assert data.settings.side == 32
+    assert open_pairs(wide).seen_by is None
+    assert {*data.photo} == {*open_pairs(wide).photo}
+
+
+def test_errors_are_drawn_when_a_set_is_built(photos, seen, tmp_path):
+    settings = open_pairs(seen).settings
+    model = str(open_pairs(seen).seen_by)
+    for name, noise in (("exact", 0.0), ("noisy", 1.0)):
+        build_pairs(photos, tmp_path / name, replace(settings, model=model, noise=noise))
+    exact, noisy = (open_pairs(tmp_path / name) for name in ("exact", "noisy"))
+    first = slice(0, exact.end[0])
+    assert (exact.xy[first] == noisy.xy[first]).all()  # where the detector found them
+    assert (exact.patches[first] != noisy.patches[first]).mean() > 0.1
+    with pytest.raises(ValueError, match="when it is built"):
+        train(seen, tmp_path / "run", replace(CONFIG, noise=FrameNoise(share=0.5)))
+
+
+def test_codes_are_trained_and_the_orientation_stays(seen, tmp_path):
+    data = open_pairs(seen)
+    first = load_model(data.seen_by)[0]
+    config = replace(CONFIG, model=first.config)
+    scores = train(seen, tmp_path / "run", config)
+    assert 0 <= scores["accuracy"] <= 1
+    trained = load_model(tmp_path / "run" / WEIGHTS)[0]
+    for name, value in first.orientation.state_dict().items():
+        assert torch.equal(trained.orientation.state_dict()[name], value), name
+    assert not torch.equal(trained.layers[0].weight, first.layers[0].weight)
+    before, after = (read_model(path)[1] for path in (data.seen_by, tmp_path / "run" / WEIGHTS))
+    integers = [name for name in before if name.startswith("orientation.int8.")]
+    assert integers
+    assert all((before[name] == after[name]).all() for name in integers)
+    goes_on = replace(config, steps=1, learning_rate=0.0, weight_decay=0.0)
+    train(seen, tmp_path / "again", goes_on, initial=str(tmp_path / "run" / WEIGHTS))
+    again = load_model(tmp_path / "again" / WEIGHTS)[0]
+    assert torch.equal(again.layers[0].weight, trained.layers[0].weight)
+
+
+def test_mirrored_log_polar_patches_are_those_of_the_mirrored_photo(seen):
+    data = open_pairs(seen)
+    groups, _ = split_groups(data, 3)
+    batch = draw_batch(data, groups, CONFIG, 0)
+    source = PatchSource(data, torch.device("cpu"))
+    patches, rows = batch.patches(source).numpy(), batch.row.numpy()
+    for patch, row, mirrored in zip(patches, rows, batch.mirrored.numpy(), strict=True):
+        stored = data.patches[row]
+        assert (patch == (stored[..., ::-1] if mirrored else stored)).all()
+    image = textured(200, 200)[..., 0]
+    at = np.float32([[99.5, 99.5]]), np.float32([40]), np.float32([0])
+    straight, _ = PatchCutter(np.ascontiguousarray(image)).cut_log_polar(*at)
+    turned, _ = PatchCutter(np.ascontiguousarray(image[::-1])).cut_log_polar(*at)
+    inner = slice(0, 18)  # these come from the image itself
+    difference = np.abs(straight[0, inner, ::-1].astype(int) - turned[0, inner])
+    assert difference.max() <= 1
+
+
+def test_options_of_sets_that_contradict_each_other(photos, tmp_path, capsys):
+    build = ["patches", "build", str(photos), "--out", str(tmp_path / "set")]
+    for options, message in (
+        (["--model", "compact", "--narrow"], "leave --support"),
+        (["--model", "compact", "--support", "1.5"], "leave --support"),
+        (["--noise", "0.5"], "goes with --model"),
+        (["--model", "bingan-256"], "no compact network"),
+        (["--model", "nothing"], "neither a shipped model"),
+    ):
+        assert main([*build, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_bingan_wants_square_patches(seen):
+    with pytest.raises(ValueError, match="what a network sees"):
+        open_patches(seen)
 
 
 def test_an_orientation_is_added_to_a_model(wide, tmp_path):

@@ -30,6 +30,7 @@ def pairs(values, xy):
         xy=np.asarray(xy, np.float32),
         start=np.array([0, count // 2]),
         end=np.array([count // 2, count]),
+        seen_by=None,
     )
 
 

@@ -209,6 +209,10 @@ def _build(args: argparse.Namespace) -> int:
     from .pairing import Tolerance
     from .pairs import PairSettings, build_pairs
 
+    if args.model and (args.narrow or args.support != 1.0):
+        raise ValueError("--model: says itself how wide patches are; leave --support and --narrow")
+    if args.noise and not args.model:
+        raise ValueError("--noise: goes with --model; other sets get errors in training")
     settings = PairSettings(
         views=args.views,
         partners=args.partners,
@@ -247,15 +251,20 @@ def _build_phototour(args: argparse.Namespace) -> Summary:
 
 
 def _train_compact(args: argparse.Namespace) -> int:
+    from ..log_polar import REACH
+    from ..models.compact import CompactConfig
     from .metric import WEIGHTS, MetricConfig, train
     from .noise import FrameNoise
     from .pairs import open_pairs
 
     data = open_pairs(args.pairs)
-    if data.seen_by is None:
-        model = _compact_config(args.init, data.settings.support)
-    else:
+    if data.seen_by is not None:
         model = _config_of(data.seen_by)
+    elif args.init is not None:
+        model = replace(_config_of(args.init), support=data.settings.support)
+    else:
+        log_polar = data.settings.margin >= REACH
+        model = CompactConfig(support=data.settings.support, log_polar=log_polar)
     shape = {
         name: numbers
         for name in ("channels", "strides", "orientation")
@@ -297,20 +306,13 @@ def _share(text: str) -> float:
     return value
 
 
-def _compact_config(initial: str | None, support: float) -> CompactConfig:
-    """The default network, or that of the model to start from."""
-    from ..models.compact import CompactConfig
-
-    known = CompactConfig(log_polar=True) if initial is None else _config_of(initial)
-    return replace(known, support=support)
-
-
 def _config_of(model: str | Path) -> CompactConfig:
+    """The shape of a compact network; of another model, which training refuses, the default."""
     from ..models.compact import CompactConfig
     from ..weights import load_model
 
     config = getattr(load_model(model)[0], "config", None)
-    return config if isinstance(config, CompactConfig) else CompactConfig(log_polar=True)
+    return config if isinstance(config, CompactConfig) else CompactConfig()
 
 
 def _train_bingan(args: argparse.Namespace) -> int:

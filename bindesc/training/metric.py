@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..log_polar import REACH
 from ..models.compact import CompactConfig, CompactNet
 from ..models.integer import CODES, ORIENTATION
 from ..weights import load_model, load_weights, read_model, save_model
@@ -208,10 +209,12 @@ def train(
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
-    wide = config.model.orientation or config.model.log_polar or config.noise.share
     if data.seen_by is not None and config.noise.share:
         raise ValueError(f"{data_folder}: errors of its keypoints are drawn when it is built")
-    if data.seen_by is None and wide and data.settings.margin <= 1:
+    turns = bool(config.model.orientation or config.noise.share)
+    narrow = data.settings.margin <= 1 and turns
+    too_narrow = data.settings.margin < REACH and config.model.log_polar
+    if data.seen_by is None and (narrow or too_narrow):
         raise ValueError(
             f"{data_folder}: log-polar patches, an orientation and noise need a set that was made "
             "without --narrow"

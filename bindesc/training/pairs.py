@@ -30,7 +30,7 @@ from ..folder import find_images
 from ..image import ImageError, read_image, to_gray
 from ..patches import PATCH_SIDE, extract_patches, similarities
 from ..runtime import Runtime
-from ..weights import model_path
+from ..weights import model_path, read_model
 from .noise import FrameNoise
 from .pairing import Tolerance, pair_keypoints
 from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
@@ -222,7 +222,10 @@ def build_pairs(
         FolderError: see :func:`bindesc.folder.find_images`.
         ImageError: no photo gives enough pairs.
         FileExistsError: ``output`` exists.
+        ValueError: the model of the settings is of another kind; WeightsError: or not there.
     """
+    if settings.model and read_model(settings.model)[0].architecture != "compact":
+        raise ValueError(f"model: {settings.model} is no compact network")
     photos = [folder / name for name in find_images(folder)] if photos is None else photos
     partners = find_partners(photos, models, settings.partners, settings.seed)
     groups: list[dict[str, Any]] = []

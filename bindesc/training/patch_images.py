@@ -25,6 +25,7 @@ from ..image import ImageError, read_image, resize_to, to_gray
 from ..patches import PATCH_SIDE, extract_patches
 from .brown import open_brown
 from .pairs import (
+    SEEN_BY,
     PairSet,
     PairSettings,
     build_pairs,
@@ -163,10 +164,12 @@ def open_patches(folder: Path) -> tuple[NDArray[np.uint8], float]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged.
+        ValueError: it is damaged, or holds what a network sees, which may be no square patches.
     """
     if not (folder / "set.json").is_file():
         raise FileNotFoundError(f"{folder}: no set of patches")
+    if (folder / SEEN_BY).exists():
+        raise ValueError(f"{folder}: holds what a network sees; make a set without --model")
     with told_as_damaged(folder):
         summary = json.loads((folder / "set.json").read_text())
         patches = np.load(folder / "patches.npy", mmap_mode="r")
