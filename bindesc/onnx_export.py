@@ -21,15 +21,16 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     """Write the network of a model as ONNX, in float32.
 
     Its input ``patches`` is ``(N, 1, 32, 32)`` float32, 0 to 255, for any N (``(N, 3, 32, 32)``,
-    RGB, of a model for whole images); its output ``activations`` is ``(N, bits)`` float32;
-    bit = activation >= 0, packed most significant bit first. What bindesc itself runs of
+    RGB, of a model for whole images). Those of ``compact`` and ``tiny`` are log-polar, see
+    :meth:`bindesc.patches.PatchCutter.cut_log_polar`. Its output ``activations`` is ``(N, bits)``
+    float32; bit = activation >= 0, packed most significant bit first. What bindesc itself runs of
     ``compact`` and ``tiny``, in integers, differs from it in about 1 % of the bits: describe all
     images by the same one of the two.
 
     A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
-    is ``(N, 1, 16, 16)`` and covers what those of the first file cover, ``directions`` is
-    ``(N, 4)``: how the patch must be turned and stretched first, see
-    :class:`bindesc.models.orientation.OrientationNet`.
+    is ``(N, 1, 16, 16)``, a square ``1 / log_polar.REACH`` times as wide as the last ring (or as
+    wide as the patch, if that is square), ``directions`` is ``(N, 4)``: how the patch must be
+    turned and stretched first, see :class:`bindesc.models.orientation.OrientationNet`.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.

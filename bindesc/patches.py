@@ -161,9 +161,9 @@ class PatchCutter:
         made a level, and slow down what runs next.
         """
         if len(size):
-            largest = size.argmax(keepdims=True)
-            at, upright = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
-            self._make_log_polar_levels(_sampling(at, size[largest], upright, scale, 2))
+            largest, upright = size.max()[None], np.zeros(1, np.float32)
+            at = np.zeros((1, 2), np.float32)
+            self._make_log_polar_levels(_sampling(at, largest, upright, scale, 2))
 
     def _make_log_polar_levels(self, circle: NDArray[np.float32]) -> None:
         self._make_levels(min(_cpu.log_polar_levels(circle), 1 + self._highest))
