@@ -191,8 +191,8 @@ def squares_to_log_polar(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
         ValueError: another shape or dtype.
     """
     least, most = _SQUARE_SIDES
-    side = patches.shape[-1]
-    square = patches.ndim == 3 and patches.shape[1] == side and least <= side <= most
+    side = patches.shape[-1] if patches.ndim == 3 else 0
+    square = least <= side <= most and patches.shape[1] == side
     if patches.dtype != np.uint8 or not square:
         raise ValueError(
             f"patches: expected (N, S, S) uint8, S from {least} to {most}, "

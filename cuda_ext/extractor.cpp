@@ -220,7 +220,8 @@ std::vector<uint8_t> Extractor::compute(const GrayImage& image,
     levels = std::max(levels, 1 + level_of(keypoint, total / file.reach, kOrientationSide, most));
     if (file.codes->round()) {
       float circle[6];
-      write_circle(keypoint, nullptr, total, circle);
+      // A frame leaves the area as it is, but for rounding, which must not ask for a level more.
+      write_circle(keypoint, nullptr, total * 1.000001, circle);
       levels = std::max(levels, std::min(log_polar_levels(circle), most));
     }
   }

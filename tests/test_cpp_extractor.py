@@ -127,6 +127,18 @@ def test_any_image_and_keypoints(program, model, shape):
         assert (codes == expected).all()
 
 
+def test_sizes_where_the_level_changes(program, model):
+    name, path = model
+    image = np.random.default_rng(0).integers(0, 256, (700, 700)).astype(np.uint8)
+    edges = np.float32([48 * 2**0.5 * 2**k / 1.875 for k in range(3)])
+    sizes = [step for edge in edges for step in (np.nextafter(edge, 0), edge, edge * (1 + 1e-6))]
+    angles = np.arange(0, 360, 7.5)
+    for size in sizes:
+        keypoints = [cv2.KeyPoint(350, 340, float(size), angle) for angle in angles]
+        _, expected = bindesc.create(model=name).compute(image, keypoints)
+        assert (describe(program, path, image, keypoints)[0] == expected).all()
+
+
 def test_more_keypoints_than_are_held_at_a_time(program, model):
     name, path = model
     image = cv2.cvtColor(skimage.data.chelsea(), cv2.COLOR_RGB2GRAY)

@@ -149,6 +149,7 @@ def test_squares_are_described_alike_in_any_number(side):
         np.zeros((2, 129, 129), np.uint8),
         np.zeros((2, 32, 64), np.uint8),
         np.zeros((32, 32), np.uint8),
+        np.array(3, np.uint8),
         np.zeros((2, 32, 32)),
     ],
 )

@@ -349,6 +349,15 @@ def test_codes_are_trained_and_the_orientation_stays(seen, tmp_path):
     assert torch.equal(again.layers[0].weight, trained.layers[0].weight)
 
 
+def test_a_set_is_for_networks_like_its_own(seen, tmp_path, capsys):
+    with pytest.raises(ValueError, match="log_polar is True"):
+        train(seen, tmp_path / "run", CONFIG)
+    command = ["train", "compact", str(seen), "--out", str(tmp_path / "run")]
+    assert main([*command, "--orientation", "16,16"]) == 2
+    assert "orientation is (8, 8)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_mirrored_log_polar_patches_are_those_of_the_mirrored_photo(seen):
     data = open_pairs(seen)
     groups, _ = split_groups(data, 3)

@@ -202,15 +202,16 @@ def train(
 
     Raises:
         FileNotFoundError, FileExistsError: see :func:`open_pairs` and :class:`Run`.
-        ValueError: the checkpoint or ``initial`` is of another configuration.
+        ValueError: the checkpoint or ``initial`` is of another configuration, or the set does not
+            go with this one.
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     data = open_pairs(data_folder)
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
-    if data.seen_by is not None and config.noise.share:
-        raise ValueError(f"{data_folder}: errors of its keypoints are drawn when it is built")
+    if data.seen_by is not None:
+        _check_seen(data_folder, data.seen_by, config)
     turns = bool(config.model.orientation or config.noise.share)
     narrow = data.settings.margin <= 1 and turns
     too_narrow = data.settings.margin < REACH and config.model.log_polar
@@ -250,6 +251,21 @@ def train(
             orientation_of=data.seen_by,
         )
         return scores
+
+
+def _check_seen(data_folder: Path, seen_by: Path, config: MetricConfig) -> None:
+    """Whether a network is of the kind that is given the patches of a set."""
+    if config.noise.share:
+        raise ValueError(f"{data_folder}: errors of its keypoints are drawn when it is built")
+    known = load_model(seen_by)[0]
+    if not isinstance(known, CompactNet):
+        raise ValueError(f"{seen_by}: no compact network; the set is damaged")
+    for name in ("log_polar", "support", "orientation"):
+        if getattr(config.model, name) != getattr(known.config, name):
+            raise ValueError(
+                f"{data_folder}: was made with --model, whose {name} is "
+                f"{getattr(known.config, name)}, and is for networks like it"
+            )
 
 
 def calibration_patches(

@@ -140,7 +140,10 @@ def _seen(
     angle: NDArray[np.float32],
     rng: np.random.Generator | None,
 ) -> NDArray[np.uint8]:
-    """What a model's network sees of keypoints; ``rng`` draws errors of them."""
+    """What a model's network sees of keypoints.
+
+    ``rng`` draws errors of them; those of place are a share of the detector's patch, at support 1.
+    """
     runtime = _runtime(model)
     if rng is not None:
         noise = FrameNoise()
