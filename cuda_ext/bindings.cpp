@@ -10,7 +10,10 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <stdexcept>
+#include <tuple>
+#include <utility>
 
 #include "cpu_corners.h"
 #include "cpu_database.h"
@@ -43,6 +46,7 @@ Codes codes(const CodeArray& array, const char* name) {
   return {array.data(), rows, static_cast<int>(bytes)};
 }
 
+// Not for a structured binding: until C++20 lambdas cannot capture one, and clang refuses it.
 std::pair<Codes, Codes> code_pair(const CodeArray& query, const CodeArray& train) {
   const Codes q = codes(query, "query"), t = codes(train, "train");
   if (q.bytes != t.bytes) {
@@ -178,7 +182,8 @@ int py_log_polar_levels(const AffineArray& affine) {
 }
 
 nb::tuple py_nearest(const CodeArray& query, const CodeArray& train, int k, int threads) {
-  const auto [q, t] = code_pair(query, train);
+  const auto codes = code_pair(query, train);
+  const Codes &q = codes.first, &t = codes.second;
   check_range("k", k, 1, kMaxK);
   check_range("threads", threads, 1, INT32_MAX);
   const Kernel& kernel = choose_kernel();
@@ -221,7 +226,8 @@ nb::tuple py_database_nearest(const Database& database, const CodeArray& query, 
 
 nb::tuple py_radius(const CodeArray& query, const CodeArray& train, int64_t max_distance,
                     int threads) {
-  const auto [q, t] = code_pair(query, train);
+  const auto codes = code_pair(query, train);
+  const Codes &q = codes.first, &t = codes.second;
   check_range("max_distance", max_distance, 0, INT32_MAX);
   check_range("threads", threads, 1, INT32_MAX);
   const Kernel& kernel = choose_kernel();
@@ -236,7 +242,8 @@ nb::tuple py_radius(const CodeArray& query, const CodeArray& train, int64_t max_
 
 nb::tuple py_match(const CodeArray& query, const CodeArray& train, bool mutual, double ratio,
                    int64_t margin, int64_t max_distance, int threads) {
-  const auto [q, t] = code_pair(query, train);
+  const auto codes = code_pair(query, train);
+  const Codes &q = codes.first, &t = codes.second;
   check_range("threads", threads, 1, INT32_MAX);
   const Kernel& kernel = choose_kernel();
   const Filters filters{mutual, ratio, margin, max_distance};

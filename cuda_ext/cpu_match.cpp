@@ -1,4 +1,6 @@
 // Nearest neighbours that pass the filters, for one pair of images and for many.
+#include <utility>
+
 #include "cpu_parallel.h"
 #include "hamming.h"
 

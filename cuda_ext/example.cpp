@@ -4,6 +4,8 @@
 //   cmake -S cuda_ext -B build/cpp -DBINDESC_EXAMPLE=ON && cmake --build build/cpp
 //   build/cpp/example compact.bindesc a.jpg b.jpg matches.png
 #include <cstdio>
+#include <exception>
+#include <stdexcept>
 
 #include <opencv2/calib3d.hpp>
 #include <opencv2/imgcodecs.hpp>

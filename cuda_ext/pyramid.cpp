@@ -1,6 +1,7 @@
 #include "pyramid.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cpu_mirror.h"
 
