@@ -51,12 +51,6 @@ def _describe_with(network: torch.nn.Module, patches: NDArray[np.uint8]) -> NDAr
         return torch.cat([network(part) for part in images.split(256)]).numpy()
 
 
-def _cut(runtime: Runtime, cutter: PatchCutter, *keypoints: Any) -> Any:
-    """What the network sees of keypoints that are not adapted: their arrays, and the scale."""
-    *arrays, scale = keypoints
-    return (cutter.cut_log_polar if runtime.log_polar else cutter.cut)(*arrays, scale=scale)
-
-
 def run(nfeatures: int) -> dict[str, Any]:
     """Check and time everything for one number of keypoints."""
     gray = vga_photo()
@@ -68,7 +62,13 @@ def run(nfeatures: int) -> dict[str, Any]:
     xy, size, angle, _ = to_arrays(keypoints)
     scale = SCALE_FACTORS["orb"] * runtime.support
     cutter = PatchCutter(gray)
-    patches, _ = _cut(runtime, cutter, xy, size, angle, scale)
+
+    def cut(cutter: PatchCutter) -> Any:
+        """What the network sees of the keypoints before they are turned and stretched."""
+        method = cutter.cut_log_polar if runtime.log_polar else cutter.cut
+        return method(xy, size, angle, scale=scale)
+
+    patches, _ = cut(cutter)
     codes = _shape(count, 32)
     batch = [np.roll(gray, 40 * i, axis=1) for i in range(BATCH)]
 
@@ -81,9 +81,7 @@ def run(nfeatures: int) -> dict[str, Any]:
         "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
-        "of which patches": Contender(
-            lambda: _cut(runtime, PatchCutter(gray), xy, size, angle, scale), _anything
-        ),
+        "of which patches": Contender(lambda: cut(PatchCutter(gray)), _anything),
         "of which network": Contender(lambda: runtime.codes(patches), codes),
     }
     orienter = runtime.orienter

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 
 from .files import atomic_path
-from .log_polar import REACH
 from .models.integer import ORIENTATION, IntegerLayer, from_tensors
 from .weights import WeightsError, read_model
 
@@ -39,10 +38,9 @@ def export_cpp(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> N
             f"{model}: runs in floating point; the C++ library runs models in integers, such as "
             "compact and what 'bindesc train compact' makes"
         )
-    log_polar = manifest.log_polar
-    reach = REACH if log_polar else 1.0
-    support = float(manifest.config["support"]) * reach
-    data = _MAGIC + struct.pack("<ddI", support, reach, log_polar) + _network(layers)
+    support = float(manifest.config["support"]) * manifest.reach
+    data = _MAGIC + struct.pack("<ddI", support, manifest.reach, manifest.log_polar)
+    data += _network(layers)
     if orientation:
         data += _network(orientation)
     with atomic_path(path) as temporary:

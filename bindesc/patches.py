@@ -7,6 +7,7 @@ degrees clockwise, so that the keypoint's orientation points to the right of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -106,14 +107,8 @@ class PatchCutter:
         if not 1 <= side <= _MOST_SAMPLES:
             raise ValueError(f"side: expected 1 to {_MOST_SAMPLES}, got {side}")
         affine = _sampling(xy, size, angle, scale, side, frames)
-        kept = np.arange(len(affine))
         shape = self._levels[0].shape
-        if border == "drop":
-            kept = np.flatnonzero(_inside(affine, side, shape))
-            affine = affine[kept]
-        elif border != "pad":
-            raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
-
+        affine, kept = _drop_outside(affine, border, lambda: _inside(affine, side, shape))
         step = size[kept] * (scale / side)
         level = np.round(np.log2(np.maximum(step, 1e-6)))
         level = np.clip(level, 0, self._highest).astype(np.int32)
@@ -145,12 +140,8 @@ class PatchCutter:
             ``(K, RINGS, DIRECTIONS)`` uint8, and ``(K,)`` the indices of the keypoints.
         """
         circle = _sampling(xy, size, angle, scale, 2, frames)  # its radius is half a side
-        kept = np.arange(len(circle))
-        if border == "drop":
-            kept = np.flatnonzero(_circle_inside(circle, self._levels[0].shape))
-            circle = circle[kept]
-        elif border != "pad":
-            raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+        shape = self._levels[0].shape
+        circle, kept = _drop_outside(circle, border, lambda: _circle_inside(circle, shape))
         self._make_log_polar_levels(circle)
         return _cpu.sample_log_polar(self._levels, circle, default_threads()), kept
 
@@ -261,6 +252,18 @@ def similarities(length: NDArray, angle: NDArray) -> NDArray[np.float64]:
     result[:, 1, 0] = length * np.sin(radians)
     result[:, 0, 1] = -result[:, 1, 0]
     return result
+
+
+def _drop_outside(
+    affine: NDArray[np.float32], border: str, inside: Callable[[], NDArray[np.bool_]]
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """The patches that ``border`` keeps, and their indices."""
+    if border == "pad":
+        return affine, np.arange(len(affine))
+    if border != "drop":
+        raise ValueError(f"border: {border!r} is neither 'pad' nor 'drop'")
+    kept = np.flatnonzero(inside())
+    return affine[kept], kept
 
 
 def _inside(affine: NDArray[np.float32], side: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _cpu
-from .log_polar import REACH
 from .models.integer import INPUT_SCALE, ORIENTATION, IntegerLayer, from_tensors
 from .orientation import Network, Orienter
 from .packing import pack_bits
@@ -83,7 +82,7 @@ class Runtime:
             self._describe = lambda patches: pack_bits(network(patches) >= 0)
         turning = from_tensors(tensors, ORIENTATION)
         self._directions = _directions(turning, device) if turning else None
-        reach = REACH if self.log_polar else 1.0
+        reach = self.manifest.reach
         self.orienter = Orienter(self._directions, reach) if self._directions else None
 
     @property
@@ -110,7 +109,7 @@ class Runtime:
                 f"{self.manifest.name}: is a {self.manifest.architecture} model, "
                 "which describes whole images and not keypoints"
             )
-        return float(self.manifest.config["support"]) * (REACH if self.log_polar else 1)
+        return float(self.manifest.config["support"]) * self.manifest.reach
 
     def cut(
         self,

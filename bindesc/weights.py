@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import atomic_path
+from .log_polar import REACH
 from .models.integer import (
     CODES,
     ORIENTATION,
@@ -75,6 +76,11 @@ class Manifest:
     def log_polar(self) -> bool:
         """Whether the network sees log-polar patches, see :mod:`bindesc.log_polar`."""
         return bool(self.config.get("log_polar", False))
+
+    @property
+    def reach(self) -> float:
+        """Side of what is described, over that of the patch that an orientation network sees."""
+        return REACH if self.log_polar else 1.0
 
 
 def list_models() -> list[str]:

@@ -108,6 +108,12 @@ Image to_image(const ImageArray& image, const char* name) {
           static_cast<int64_t>(image.shape(0))};
 }
 
+std::vector<Image> to_images(const std::vector<ImageArray>& levels) {
+  std::vector<Image> images;
+  for (const ImageArray& image : levels) images.push_back(to_image(image, "levels"));
+  return images;
+}
+
 // Two values for each corner by `measure`, a function of cpu_corners.h.
 template <class T, void (*measure)(const Image&, const Corners&, T*)>
 Array<T, 2> py_corners(const ImageArray& image, const PointArray& xy) {
@@ -140,8 +146,7 @@ Array<uint8_t, 3> py_sample(const std::vector<ImageArray>& levels, const AffineA
                             const LevelArray& level, int side, int threads) {
   check_range("side", side, 1, kMaxPatchSide);
   check_range("threads", threads, 1, INT32_MAX);
-  std::vector<Image> images;
-  for (const ImageArray& image : levels) images.push_back(to_image(image, "levels"));
+  const std::vector<Image> images = to_images(levels);
   const size_t count = affine.shape(0), width = static_cast<size_t>(side);
   check_range("level: the length", static_cast<int64_t>(level.shape(0)),
               static_cast<int64_t>(count), static_cast<int64_t>(count));
@@ -161,8 +166,7 @@ Array<uint8_t, 3> py_sample_log_polar(const std::vector<ImageArray>& levels,
                                       const AffineArray& affine, int threads) {
   check_range("threads", threads, 1, INT32_MAX);
   check_range("levels: the length", static_cast<int64_t>(levels.size()), 1, INT32_MAX);
-  std::vector<Image> images;
-  for (const ImageArray& image : levels) images.push_back(to_image(image, "levels"));
+  const std::vector<Image> images = to_images(levels);
   const Kernel& kernel = choose_kernel();
   const size_t count = affine.shape(0);
   std::vector<uint8_t> patches(count * kRings * kDirections);

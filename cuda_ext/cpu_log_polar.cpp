@@ -5,13 +5,11 @@
 #include <cmath>
 
 #include "cpu_kernels.h"
-#include "cpu_parallel.h"
 #include "cpu_sample_point.h"
 
 namespace bindesc {
 namespace {
 
-constexpr int64_t kTaskPatches = 64;  // a thread takes at a time; it takes about 0.1 ms
 constexpr int kMostLevels = 30;
 constexpr double kPi = 3.14159265358979323846;
 
@@ -137,11 +135,8 @@ int log_polar_levels(const float* affine) {
 
 bool sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels,
                       const LogPolarPlaces& places, int threads, Stop& stop, uint8_t* out) {
-  const int64_t tasks = (places.count + kTaskPatches - 1) / kTaskPatches;
-  threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
-  return parallel_for(tasks, threads, stop, [&](int64_t task, int) {
-    const int64_t end = std::min(places.count, (task + 1) * kTaskPatches);
-    for (int64_t i = task * kTaskPatches; i < end; ++i) {
+  return for_patches(places.count, threads, stop, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) {
       Rings(places.affine + 6 * i).sample(kernel, levels, out + i * kRings * kDirections);
     }
   });

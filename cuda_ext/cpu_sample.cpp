@@ -82,12 +82,9 @@ class Coordinates {
 
 bool sample_patches(const Kernel& kernel, const std::vector<Image>& levels,
                     const PatchPlaces& places, int threads, Stop& stop, uint8_t* out) {
-  const int64_t tasks = (places.count + kTaskPatches - 1) / kTaskPatches;
-  threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
-  return parallel_for(tasks, threads, stop, [&](int64_t task, int) {
+  return for_patches(places.count, threads, stop, [&](int64_t first, int64_t end) {
     Coordinates coordinates(places.side);
-    const int64_t end = std::min(places.count, (task + 1) * kTaskPatches);
-    for (int64_t i = task * kTaskPatches; i < end; ++i) {
+    for (int64_t i = first; i < end; ++i) {
       const Image& image = levels[static_cast<size_t>(places.level[i])];
       uint8_t* patch = out + i * places.side * places.side;
       coordinates.set(places.affine + 6 * i);
@@ -97,6 +94,14 @@ bool sample_patches(const Kernel& kernel, const std::vector<Image>& levels,
         coordinates.sample_each(image, patch);
       }
     }
+  });
+}
+
+bool for_patches(int64_t count, int threads, Stop& stop,
+                 const std::function<void(int64_t, int64_t)>& some) {
+  const int64_t tasks = (count + kTaskPatches - 1) / kTaskPatches;
+  return parallel_for(tasks, threads, stop, [&](int64_t task, int) {
+    some(task * kTaskPatches, std::min(count, (task + 1) * kTaskPatches));
   });
 }
 

@@ -91,6 +91,7 @@ bool usable() { return true; }
 }  // namespace scalar
 
 const Kernel kScalar{"scalar", scalar::V::kLanes, scalar::usable, scalar::top2,
-                     scalar::within, normalise_scalar, convolve_scalar, sample_scalar, sample_scalar, nullptr};
+                     scalar::within, normalise_scalar, convolve_scalar, sample_scalar,
+                     sample_scalar, nullptr};
 
 }  // namespace bindesc

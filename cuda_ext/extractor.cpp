@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kPi = 3.14159265358979323846;
 constexpr double kLeastSide = 8, kUsualSide = 31;  // pixels, of patches before the support
+constexpr int kCircle = 2;  // the side where a coordinate of 1 lies on the last ring's circle
 constexpr int64_t kChunk = 4096;                   // keypoints whose patches are held at a time
 
 // An orientation network's turn is rounded to one of 256 directions, its stretch to 1/64, so that
@@ -60,9 +61,10 @@ Matrix similarity(const KeyPoint& keypoint, double scale, int side) {
   return {cosine, -sine, sine, cosine};
 }
 
-// The circle that a log-polar patch's last ring becomes, see LogPolarPlaces.
-void write_circle(const KeyPoint& keypoint, const Matrix* frame, double scale, float* out) {
-  Matrix linear = similarity(keypoint, scale, 2);  // its radius is half a side
+// From a patch's coordinates to the image's, [2][3]; see PatchPlaces. `frame` may be null.
+void write_affine(const KeyPoint& keypoint, const Matrix* frame, double scale, int side,
+                  float* out) {
+  Matrix linear = similarity(keypoint, scale, side);
   if (frame) linear = linear * *frame;
   const double values[] = {linear.a, linear.b, keypoint.x, linear.c, linear.d, keypoint.y};
   std::transform(values, values + 6, out, [](double value) { return static_cast<float>(value); });
@@ -122,7 +124,8 @@ struct Extractor::Model {
                                      int threads) const {
     std::vector<float> circle(static_cast<size_t>(6 * count));
     for (int64_t i = 0; i < count; ++i) {
-      write_circle(keypoints[i], frames ? &frames[i] : nullptr, scale, circle.data() + 6 * i);
+      write_affine(keypoints[i], frames ? &frames[i] : nullptr, scale, kCircle,
+                   circle.data() + 6 * i);
     }
     std::vector<uint8_t> patches(static_cast<size_t>(count * kRings * kDirections));
     Stop stop(never);
@@ -139,14 +142,11 @@ struct Extractor::Model {
     const int levels = static_cast<int>(pyramid.levels().size());
     for (int64_t i = 0; i < count; ++i) {
       const KeyPoint& keypoint = keypoints[i];
-      Matrix linear = similarity(keypoint, scale, side);
-      if (frames) linear = linear * frames[i];
+      float* const values = affine.data() + 6 * i;
+      write_affine(keypoint, frames ? &frames[i] : nullptr, scale, side, values);
       level[static_cast<size_t>(i)] = level_of(keypoint, scale, side, levels);
       const float pixel = std::ldexp(1.0f, level[static_cast<size_t>(i)]);
-      const double values[] = {linear.a, linear.b, keypoint.x, linear.c, linear.d, keypoint.y};
-      for (int k = 0; k < 6; ++k) {
-        affine[static_cast<size_t>(6 * i + k)] = static_cast<float>(values[k]) / pixel;
-      }
+      std::for_each(values, values + 6, [=](float& value) { value /= pixel; });
     }
     std::vector<uint8_t> patches(static_cast<size_t>(count * side * side));
     Stop stop(never);
@@ -221,7 +221,7 @@ std::vector<uint8_t> Extractor::compute(const GrayImage& image,
     if (file.codes->round()) {
       float circle[6];
       // A frame leaves the area as it is, but for rounding, which must not ask for a level more.
-      write_circle(keypoint, nullptr, total * 1.000001, circle);
+      write_affine(keypoint, nullptr, total * 1.000001, kCircle, circle);
       levels = std::max(levels, std::min(log_polar_levels(circle), most));
     }
   }
