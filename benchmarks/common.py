@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from bindesc import _cpu
 from bindesc.files import atomic_path
 
 _TURN = 0.02  # seconds
@@ -121,6 +122,7 @@ def machine() -> dict[str, Any]:
     """The processor, the cores this process may use, the system and the time of the run."""
     return {
         "processor": _processor(),
+        "instructions": _cpu.isa(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -128,6 +130,11 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def timed_as(name: str) -> str:
+    """What a table of times is called: those without AVX-512 are tables of their own."""
+    return name if _cpu.isa() == "avx512" else f"{name}_{_cpu.isa()}"
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from bindesc.patches import PatchCutter
 from bindesc.runtime import Runtime
 from bindesc.weights import list_models, load_model, read_model
 
-from .common import Contender, Timing, measure, write_results
+from .common import Contender, Timing, measure, timed_as, write_results
 from .photos import vga_photo
 
 SIZES = (500, 1000, 2000)
@@ -119,7 +119,9 @@ def main() -> None:
     """Print the table, and save it if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--save", action="store_true", help="write benchmarks/results/extractor.json"
+        "--save",
+        action="store_true",
+        help="write benchmarks/results/extractor.json, extractor_avx2.json without AVX-512",
     )
     args = parser.parse_args()
     rows = [run(nfeatures) for nfeatures in SIZES]
@@ -134,7 +136,8 @@ def main() -> None:
         threads = {"OpenCV": cv2.getNumThreads(), "torch": torch.get_num_threads()}
         libraries = ("opencv-python", "kornia", "torch")
         table = {"header": header, "rows": cells}
-        write_results("extractor", rows, libraries=libraries, threads=threads, table=table)
+        name = timed_as("extractor")
+        write_results(name, rows, libraries=libraries, threads=threads, table=table)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from bindesc.packing import pack_bits, unpack_bits
 from bindesc.runtime import Runtime
 from bindesc.weights import load_model
 
-from .common import Contender, measure, write_results
+from .common import Contender, measure, timed_as, write_results
 from .photos import vga_photo
 
 THREADS = 2
@@ -107,7 +107,9 @@ def main() -> None:
     """Print the table, and save it if asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runtimes", description=__doc__)
     parser.add_argument(
-        "--save", action="store_true", help="write benchmarks/results/runtimes.json"
+        "--save",
+        action="store_true",
+        help="write benchmarks/results/runtimes.json, runtimes_avx2.json without AVX-512",
     )
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -153,7 +155,7 @@ def main() -> None:
         rows = [{"name": name, "time": time} for name, time in times.items()]
         libraries = ("torch", "opencv-python", "onnxruntime", "openvino")
         table = {"header": [f"{len(patches)} patches, {THREADS} threads", "median"], "rows": cells}
-        write_results("runtimes", rows, libraries=libraries, threads=THREADS, table=table)
+        write_results(timed_as("runtimes"), rows, libraries=libraries, threads=THREADS, table=table)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ struct Convolution {
   int rows;
   int steps;
   int64_t row_stride;
+  // For two neighbours in a run, 255 times the one weight plus 255 times the other fits 16 bits.
+  bool pairs_fit;
 };
 
 // Where eight output pixels read and write, in bytes from the start of a map.

@@ -1,4 +1,5 @@
-// AVX2. Its product of bytes saturates, so bytes are widened to 16 bits, two by two.
+// AVX2. Its product of bytes adds two by two into 16 bits, where it saturates. It is taken for layers
+// whose weights never do that; for others, which models of before have, bytes are widened first.
 #include "cpu_kernels.h"
 
 #if defined(BINDESC_X86)
@@ -21,7 +22,7 @@ namespace {
 #include "cpu_convolve_loop.h"
 #include "cpu_normalise_loop.h"
 
-struct V {
+struct Widening {
   static constexpr int kRows = 1;
   static constexpr int kBlocks = 1;
   struct Sum {
@@ -57,6 +58,37 @@ struct V {
 #include "cpu_convolve_store256.h"
 };
 
+// Half the products of `Widening`, and nothing to widen.
+struct Pairs {
+  static constexpr int kRows = 1;
+  static constexpr int kBlocks = 1;
+  struct Sum {
+    __m256i low, high;  // eight channels each
+  };
+  using Input = __m256i;
+  struct Weights {
+    __m256i low, high;
+  };
+
+  static inline Input input(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+  }
+  static inline Weights weights(const int8_t* p) {
+    const auto* const v = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+  }
+  static inline Sum dot(const Sum& sum, Input input, const Weights& w) {
+    const __m256i one = _mm256_set1_epi16(1);
+    const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(input, w.low), one);
+    const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(input, w.high), one);
+    return {_mm256_add_epi32(sum.low, low), _mm256_add_epi32(sum.high, high)};
+  }
+
+#include "cpu_convolve_store256.h"
+};
+
 }  // namespace
 }  // namespace avx2
 
@@ -65,7 +97,11 @@ void normalise_avx2(const uint8_t* patch, int side, float scale, uint8_t* out) {
 }
 
 void convolve_avx2(const Convolution& c, const PixelGroups& pixels, const uint8_t* in, void* out) {
-  avx2::convolve<avx2::V>(c, pixels, in, out);
+  if (c.pairs_fit) {
+    avx2::convolve<avx2::Pairs>(c, pixels, in, out);
+  } else {
+    avx2::convolve<avx2::Widening>(c, pixels, in, out);
+  }
 }
 
 }  // namespace bindesc

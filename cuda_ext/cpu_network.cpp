@@ -29,6 +29,17 @@ void wrap(uint8_t* map, int side, int channels) {
   }
 }
 
+// See Convolution; of activations at most 255, one may be 0.
+bool pairs_fit(const std::vector<int8_t>& weights) {
+  constexpr int kMost = 128;  // 255 * 128 < 2^15
+  for (size_t i = 0; i < weights.size(); i += 2) {
+    const int a = weights[i], b = weights[i + 1];
+    const int positive = std::max(a, 0) + std::max(b, 0), negative = std::min(a, 0) + std::min(b, 0);
+    if (positive > kMost || negative < -kMost) return false;
+  }
+  return true;
+}
+
 [[noreturn]] void refuse(size_t layer, const std::string& reason) {
   throw std::invalid_argument("layers[" + std::to_string(layer) + "]: " + reason);
 }
@@ -82,6 +93,8 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
     }
   }
 
+  pairs_fit_ = pairs_fit(weights_);
+
   if (last) {  // its "pixels" are the patches of a group
     side_ = 1;
     in_step_ = int64_t{spec.height} * run;
@@ -117,7 +130,8 @@ Convolution Network::Layer::convolution() const {
           channels_,
           rows_,
           steps_,
-          row_stride_};
+          row_stride_,
+          pairs_fit_};
 }
 
 PixelGroups Network::Layer::pixels() const {

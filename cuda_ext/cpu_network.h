@@ -60,6 +60,7 @@ class Network {
     std::vector<int32_t> bias_, signed_bias_;
     std::vector<float> multiplier_;
     std::vector<PixelGroup> groups_;
+    bool pairs_fit_;
   };
   struct Maps;
 

@@ -83,6 +83,28 @@ def test_the_core_equals_numpy(layers, isa, count, monkeypatch):
         assert (core(layers).describe(patches, threads) == pack_bits(expected >= 0)).all()
 
 
+@pytest.mark.parametrize("isa", [name for name, usable in _cpu.isas().items() if usable])
+@pytest.mark.parametrize("weight", [64, 65, 127])
+def test_pairs_of_products_beyond_16_bits(layers, weight, isa, monkeypatch):
+    """AVX2 adds two products in 16 bits, where 255 * 65 + 255 * 65 does not fit."""
+    monkeypatch.setenv("BINDESC_ISA", isa)
+    sign = np.random.default_rng(0).choice([-1, 1], layers[0].weights.shape)
+    first = replace(layers[0], weights=np.int8(weight * sign))
+    extreme = [first, *(replace(a, weights=np.full_like(a.weights, weight)) for a in layers[1:])]
+    patches = varied(9)
+    assert (core(extreme).activations(patches, 1) == activations(extreme, patches)).all()
+
+
+def test_quantised_pairs_of_products_fit_16_bits(layers):
+    largest = []
+    for layer in layers:
+        outputs, height, width, inputs = layer.weights.shape
+        rows = layer.weights.reshape(outputs, height, width * inputs).astype(int)
+        pairs = np.pad(rows, ((0, 0), (0, 0), (0, rows.shape[2] % 2))).reshape(-1, 2)
+        largest += [pairs.clip(min=0).sum(1).max(), -pairs.clip(max=0).sum(1).min()]
+    assert 120 < max(largest) <= 128
+
+
 def test_torch_equals_numpy(layers):
     patches = varied(33)
     found = IntegerNet(layers)(torch.from_numpy(patches))

@@ -23,6 +23,7 @@ from bindesc.image import ImageError
 from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.patches import PatchCutter
 from bindesc.runtime import Runtime
+from bindesc.training.blend import blend
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.losses import frame_loss, hardest_triplet, relax_bits
 from bindesc.training.metric import (
@@ -97,7 +98,7 @@ def test_a_set_has_pairs_that_look_alike(pairs):
 
 def test_the_same_seed_gives_the_same_bytes(photos, pairs, tmp_path):
     build_pairs(photos, tmp_path / "again", SETTINGS, workers=1)
-    for name in ("patches.npy", "xy.npy", "linear.npy", "set.json"):
+    for name in ("patches.npy", "xy.npy", "side.npy", "linear.npy", "set.json"):
         assert (tmp_path / "again" / name).read_bytes() == (pairs / name).read_bytes()
 
 
@@ -189,15 +190,18 @@ def test_the_triplet_loss_is_its_formula():
     second /= np.linalg.norm(second, axis=1, keepdims=True)
     negative = ~np.eye(6, dtype=bool)
     negative[0, 3] = negative[3, 0] = False
+    margin = rng.uniform(0.2, 1, (6, 6))
+    margin = (margin + margin.T) / 2
     expected = []
     for i in range(6):
-        distances = [np.linalg.norm(first[i] - second[j]) for j in range(6) if negative[i, j]]
-        distances += [np.linalg.norm(first[j] - second[i]) for j in range(6) if negative[j, i]]
-        gap = 1 + np.linalg.norm(first[i] - second[i]) - min(distances)
-        expected.append(max(0, gap))
-    loss = hardest_triplet(
-        torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(negative)
-    )
+        gaps = [
+            np.linalg.norm(a - b) - margin[i, j]
+            for j in range(6)
+            if negative[i, j]
+            for a, b in ((first[i], second[j]), (first[j], second[i]))
+        ]
+        expected.append(max(0, np.linalg.norm(first[i] - second[i]) - min(gaps)))
+    loss = hardest_triplet(*map(torch.from_numpy, (first, second, negative, margin)))
     assert np.isclose(loss.item(), np.mean(expected))
 
 
@@ -224,7 +228,7 @@ def test_the_gradient_of_the_loss():
     negative = ~torch.eye(4, dtype=torch.bool)
 
     def loss(a):
-        return hardest_triplet(*relax_bits(a, 1.5).chunk(2), negative)
+        return hardest_triplet(*relax_bits(a, 1.5).chunk(2), negative, torch.tensor(1.0))
 
     assert torch.autograd.gradcheck(loss, activations)
 
@@ -249,6 +253,34 @@ def test_negatives_are_other_places_or_points_apart(pairs):
     assert (negative == negative.T).all()
     assert not negative.diagonal().any()
     assert negative.any()
+
+
+def test_points_that_are_almost_the_same_need_less_margin(pairs):
+    data = open_pairs(pairs)
+    groups, _ = split_groups(data, 3)
+    batch = draw_batch(data, groups, CONFIG, 0)
+    assert np.array_equal(batch.xy, data.xy[batch.row])
+    assert np.array_equal(batch.side, data.side[batch.row])
+    here, beside, larger, elsewhere = (
+        batch._replace(
+            group=torch.tensor([0, group]),
+            xy=torch.tensor([[50.0, 50.0], [50.0 + x, 50.0]]),
+            side=torch.tensor([30.0, side]),
+        ).margins(0.9, (0.15, 0.25))
+        for group, x, side in (
+            (0, 0.0, 30.0),
+            (0, 4.5, 30.0),
+            (0, 0.0, 30.0 * np.e),
+            (1, 0.0, 30.0),
+        )
+    )
+    assert (here == 0).all()
+    assert np.allclose(beside[0, 1], 0.9 * (1 - np.exp(-0.5)))
+    assert np.allclose(larger[0, 1], 0.9 * (1 - np.exp(-8)))
+    assert np.allclose(elsewhere[0, 1], 0.9)
+    margins = batch.margins(1.0, (0.15, 0.25))
+    assert torch.allclose(margins, margins.T)
+    assert margins.min() < 0.3 < 0.9 < margins.median()
 
 
 def test_mirrored_pairs_are_mapped_the_other_way(wide):
@@ -347,6 +379,43 @@ def test_codes_are_trained_and_the_orientation_stays(seen, tmp_path):
     train(seen, tmp_path / "again", goes_on, initial=str(tmp_path / "run" / WEIGHTS))
     again = load_model(tmp_path / "again" / WEIGHTS)[0]
     assert torch.equal(again.layers[0].weight, trained.layers[0].weight)
+
+
+def test_weights_are_blended_and_their_statistics_taken_anew():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4, momentum=0.3))
+    other = {name: torch.randn_like(value) for name, value in network.named_parameters()}
+    mean = {n: 0.75 * v.detach() + 0.25 * other[n] for n, v in network.named_parameters()}
+    batches = torch.randn(5, 16, 3) + 2
+    network(batches[0] * 9)  # leaves statistics that must not count
+    blend(network, other, 0.25, lambda i: network(batches[i]), batches=5)
+    for name, value in network.named_parameters():
+        assert torch.allclose(value, mean[name]), name
+    with torch.no_grad():
+        expected = network[0](batches).mean((0, 1))
+    assert torch.allclose(network[1].running_mean, expected, atol=1e-5)
+    assert network[1].momentum == 0.3
+
+
+def test_a_share_of_the_initial_weights_is_kept(wide, seen, tmp_path, capsys):
+    data = open_pairs(seen)
+    first = load_model(data.seen_by)[0]
+    config = replace(CONFIG, model=first.config)
+    for name, share in (("none", 0.0), ("half", 0.5), ("all", 1.0)):
+        shared = replace(config, initial_share=share)
+        train(seen, tmp_path / name, shared, initial=str(data.seen_by))
+    none, half, every = (load_model(tmp_path / n / WEIGHTS)[0] for n in ("none", "half", "all"))
+    weight = "layers.0.weight"
+    states = [model.state_dict()[weight] for model in (first, none, half, every)]
+    assert torch.allclose(states[2], (states[0] + states[1]) / 2, atol=1e-3)  # files have float16
+    assert torch.allclose(states[3], states[0], atol=1e-3)
+    assert not torch.allclose(states[1], states[0], atol=1e-3)
+    for name, value in first.orientation.state_dict().items():
+        assert torch.equal(half.orientation.state_dict()[name], value), name
+    command = ["train", "compact", str(wide), "--out", str(tmp_path / "run")]
+    assert main([*command, "--initial-share", "0.5"]) == 2
+    assert "no model to start from" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_set_is_for_networks_like_its_own(seen, tmp_path, capsys):
@@ -477,7 +546,7 @@ def test_a_gpu_that_is_not_there_is_told(wide, tmp_path, capsys, monkeypatch):
 
 def test_an_older_set_is_told(wide, tmp_path):
     shutil.copytree(wide, tmp_path / "old")
-    (tmp_path / "old" / "linear.npy").unlink()
+    (tmp_path / "old" / "side.npy").unlink()
     with pytest.raises(FileNotFoundError, match="an older version"):
         open_pairs(tmp_path / "old")
 
@@ -572,7 +641,7 @@ def test_a_damaged_log_is_named(pairs, tmp_path):
         train(pairs, tmp_path, CONFIG, resume=True)
 
 
-@pytest.mark.parametrize("name", ["set.json", "patches.npy", "xy.npy", "linear.npy"])
+@pytest.mark.parametrize("name", ["set.json", "patches.npy", "xy.npy", "side.npy", "linear.npy"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"text"])
 def test_a_damaged_set_is_named(pairs, tmp_path, name, content):
     copy = tmp_path / "copy"

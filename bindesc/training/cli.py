@@ -128,6 +128,14 @@ def register(commands: Any) -> None:
         metavar="SHARE",
         help="share of the views whose keypoints get errors in place, size and angle (%(default)s)",
     )
+    compact.add_argument(
+        "--initial-share",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the --init model's weights in the mean with the trained ones that is kept: "
+        "what it knew of other photos stays (%(default)s)",
+    )
     compact.set_defaults(run=_train_compact)
     _add_bingan(kinds)
     add_images(kinds)
@@ -277,6 +285,7 @@ def _train_compact(args: argparse.Namespace) -> int:
         pairs=args.batch_pairs,
         learning_rate=args.learning_rate,
         noise=FrameNoise(share=args.noise),
+        initial_share=args.initial_share,
         seed=args.seed,
     )
     scores = train(

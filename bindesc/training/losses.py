@@ -23,7 +23,7 @@ def relax_bits(activations: Tensor, sharpness: float) -> Tensor:
     return F.normalize(torch.tanh(sharpness * activations), dim=1)
 
 
-def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: float = 1.0) -> Tensor:
+def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: Tensor) -> Tensor:
     """Hardest-in-batch triplet loss, with a mask of which pairs may be negatives.
 
     Mishchuk et al., "Working hard to know your neighbor's margins", NeurIPS 2017, equation 3.
@@ -32,11 +32,12 @@ def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: flo
         first: ``(N, K)`` unit rows; row i belongs to row i of ``second``.
         second: ``(N, K)`` unit rows.
         negative: ``(N, N)`` bool, symmetric: i and j show different points.
-        margin: the least gap between a positive and its hardest negative distance.
+        margin: ``(N, N)`` float, symmetric: how much longer than a positive distance each negative
+            one has to be.
 
     Returns:
-        Scalar: mean of ``max(0, margin + d_positive - d_negative)``, where ``d_negative`` is the
-        least distance from either end of the pair to any negative.
+        Scalar: mean of ``max(0, d_positive - (d_negative - margin))`` with the least
+        ``d_negative - margin`` from either end of the pair to any negative.
     """
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -44,9 +45,9 @@ def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: flo
 
     cross = distance(first, second)
     positive = cross.diagonal()
-    far = cross.masked_fill(~negative, float("inf"))
-    hardest = torch.minimum(far.amin(0), far.amin(1))
-    return (margin + positive - hardest).clamp_min(0).mean()
+    spare = (cross - margin).masked_fill(~negative, float("inf"))
+    hardest = torch.minimum(spare.amin(0), spare.amin(1))
+    return (positive - hardest).clamp_min(0).mean()
 
 
 def signs(activations: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ from ..log_polar import REACH
 from ..models.compact import CompactConfig, CompactNet
 from ..models.integer import CODES, ORIENTATION
 from ..weights import load_model, load_weights, read_model, save_model
+from .blend import blend
 from .descent import descend
 from .frames import adapt_frames, cut, cut_for, reduce, stretches, turn_frames
 from .losses import frame_loss, hardest_triplet, relax_bits
 from .noise import FrameNoise, draw_frames
 from .pairs import PairSet, centre, open_pairs
+from .precision import autocast
 from .run import Run
 from .validation import validate
 
@@ -45,7 +47,9 @@ class MetricConfig:
         learning_rate: highest learning rate, of Adam.
         warmup: steps over which it rises to that.
         weight_decay: decoupled weight decay.
-        margin: of the triplet loss.
+        margin: of the triplet loss, see :meth:`Batch.margins`.
+        near: how far two points are apart for more than half of the margin: their distance over
+            the side of the patch, and the logarithm of the ratio of their sizes.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
         orientation_weight: of the orientation network's own loss.
         stretch_weight: in that loss, of the stretch against the turn, see :func:`frame_loss`.
@@ -53,6 +57,8 @@ class MetricConfig:
             the patch that turns with it would do, and the one that is nearest to the detector's
             inherits how exact that is on sharp corners.
         noise: added to the keypoints.
+        initial_share: of the weights that the run starts from in the mean with the trained ones,
+            which is kept in their place.
         held_out_every: one photo in so many is kept for validation, one at least.
         seed: of the weights and of the batches.
     """
@@ -65,11 +71,13 @@ class MetricConfig:
     warmup: int = 200
     weight_decay: float = 1e-4
     margin: float = 1.0
+    near: tuple[float, float] = (0.08, 0.15)
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
     stretch_weight: float = 3.0
     anchor_weight: float = 0.1
     noise: FrameNoise = field(default_factory=FrameNoise)
+    initial_share: float = 0.0
     held_out_every: int = 16
     seed: int = 0
 
@@ -94,6 +102,8 @@ class Batch(NamedTuple):
         row: ``(N,)`` int64, which pairs of the set.
         group: ``(N,)`` int64, the two views that each is of.
         scene: ``(N,)`` int64, a number for the place.
+        xy: ``(N, 2)`` float32, where the points are in the first view, pixels.
+        side: ``(N,)`` float32, side of the detector's patch there, pixels.
         mirrored: ``(N,)`` bool, whether the patches are turned over, top to bottom, so that the
             detector's orientation still points to the right; half of the pairs.
         linear: ``(N, 2, 2)`` float32, see :class:`bindesc.training.pairs.Pairs`.
@@ -104,6 +114,8 @@ class Batch(NamedTuple):
     row: Tensor
     group: Tensor
     scene: Tensor
+    xy: Tensor
+    side: Tensor
     mirrored: Tensor
     linear: Tensor
     frames: Tensor
@@ -117,6 +129,21 @@ class Batch(NamedTuple):
         same_view = self.group[:, None] == self.group
         same_row = self.row[:, None] == self.row
         return torch.where(same_view, ~same_row, self.scene[:, None] != self.scene)
+
+    def margins(self, full: float, near: tuple[float, float]) -> Tensor:
+        """``(N, N)`` float32, by how much farther than its partner each other point has to be.
+
+        Less for points of the same photo that lie near to each other, as a corner found at two
+        scales: ``full (1 - exp(-d^2 / 2))`` with ``d`` their distance and the logarithm of the
+        ratio of their sizes in units of ``near``. So codes tell them apart, but need not be as
+        unlike as those of different places, which leaves them tolerant of a detector's errors.
+        """
+        side = (self.side[:, None] * self.side).sqrt()
+        offset = (self.xy[:, None] - self.xy).norm(dim=2) / side
+        ratio = (self.side[:, None] / self.side).log()
+        squared = (offset / near[0]).square() + (ratio / near[1]).square()
+        same_view = self.group[:, None] == self.group
+        return full * (1 - same_view * torch.exp(-squared / 2))
 
     def patches(self, source: PatchSource) -> Tensor:
         """``(N, 2, S, S)`` uint8."""
@@ -172,7 +199,8 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     linear = data.linear[row]
     linear[mirrored] *= np.array([[1, -1], [-1, 1]], np.float32)
     frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
-    arrays = row, group, np.repeat(scene, config.pairs), mirrored, linear, frames, errors
+    place = np.repeat(scene, config.pairs), data.xy[row], data.side[row]
+    arrays = row, group, *place, mirrored, linear, frames, errors
     return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
@@ -202,10 +230,12 @@ def train(
 
     Raises:
         FileNotFoundError, FileExistsError: see :func:`open_pairs` and :class:`Run`.
-        ValueError: the checkpoint or ``initial`` is of another configuration, or the set does not
-            go with this one.
+        ValueError: the checkpoint or ``initial`` is of another configuration, the set does not go
+            with this one, or there is no ``initial`` to have a share.
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
+    if config.initial_share and initial is None:
+        raise ValueError("initial share: there is no model to start from")
     data = open_pairs(data_folder)
     training, held_out = split_groups(data, config.held_out_every)
     if not (len(training) and len(held_out)):
@@ -227,13 +257,17 @@ def train(
             _start_from(model, source_model, codes=source_model is initial)
     model.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     source = PatchSource(data, torch.device(device))
+    trained = model.layers if source.seen else model
+    start = {name: value.detach().clone() for name, value in trained.named_parameters()}
+
+    def loss(step: int) -> Tensor:
+        return _loss(model, source, draw_batch(data, training, config, step), config, step)
+
     with Run(output, resume=resume) as run:
         scores = descend(
             run,
             model,
-            lambda step: _loss(
-                model, source, draw_batch(data, training, config, step), config, step
-            ),
+            loss,
             steps=config.steps,
             learning_rate=config.learning_rate,
             warmup=config.warmup,
@@ -242,6 +276,9 @@ def train(
             state=_checkpoint(run, config) if resume else None,
             validate=lambda: validate(model, data, held_out),
         )
+        if config.initial_share:
+            blend(trained, start, config.initial_share, loss)
+            scores = validate(model, data, held_out)
         calibration = calibration_patches(model, data, training)
         save_model(
             output / WEIGHTS,
@@ -294,7 +331,7 @@ def _loss(
     wide = patches[:, None].float()
     own_loss = torch.zeros((), device=source.device)
     if model.orientation is not None and not source.seen:
-        with torch.autocast(source.device.type, torch.bfloat16):
+        with autocast(source.device):
             outputs = model.orientation(reduce(cut(wide, frames))).float()
         frames = adapt_frames(frames, outputs)
         first, second = frames[:, :, :2].chunk(2)
@@ -302,13 +339,14 @@ def _loss(
         own_loss = turn + config.stretch_weight * stretch
         own_loss = own_loss + config.anchor_weight * _distance_from_identity(outputs)
     seen = wide if source.seen else cut_for(model, wide, turn_frames(frames, errors))
-    with torch.autocast(source.device.type, torch.bfloat16):
+    with autocast(source.device):
         activations = model(seen)
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
     codes = relax_bits(activations.float(), sharpness)
     first, second = codes.chunk(2)
-    triplets = hardest_triplet(first, second, batch.negative(), config.margin)
+    margins = batch.margins(config.margin, config.near)
+    triplets = hardest_triplet(first, second, batch.negative(), margins)
     return triplets + config.orientation_weight * own_loss
 
 

@@ -3,8 +3,8 @@
 The second view is made from the same photo, or is another photo of the place, if a COLMAP
 reconstruction ties them together. Detecting again, instead of carrying keypoints over, shows a
 network the errors of position, scale and orientation that the detector really makes. A set is a
-folder: ``patches.npy`` (memory-mapped), ``xy.npy`` and ``linear.npy``, and ``set.json`` with the
-groups and the settings. A group is one pair of views.
+folder: ``patches.npy`` (memory-mapped), ``xy.npy``, ``side.npy``, ``linear.npy``, and ``set.json``
+with the groups and the settings. A group is one pair of views.
 """
 
 from __future__ import annotations
@@ -91,12 +91,14 @@ class Pairs(NamedTuple):
     Attributes:
         patches: ``(K, 2, S, S)`` uint8.
         xy: ``(K, 2)`` float32, position in the first view, pixels.
+        side: ``(K,)`` float32, side of the detector's patch there, pixels.
         linear: ``(K, 2, 2)`` float32: takes places in the first patch to those in the second, both
             from the patch's centre and over its side; without the keypoints' errors, the identity.
     """
 
     patches: NDArray[np.uint8]
     xy: NDArray[np.float32]
+    side: NDArray[np.float32]
     linear: NDArray[np.float32]
 
 
@@ -129,7 +131,8 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
         for chosen, (_, side, angle) in zip(pairs.T, points, strict=True)
     )
     linear = np.linalg.inv(second) @ carried.jacobian[pairs[:, 0]] @ first
-    return Pairs(patches, points[0][0][pairs[:, 0]], linear.astype(np.float32))
+    xy, side, _ = (array[pairs[:, 0]] for array in points[0])
+    return Pairs(patches, xy, side.astype(np.float32), linear.astype(np.float32))
 
 
 def _seen(
@@ -259,7 +262,8 @@ def build_pairs(
         shape = (count, 2, settings.side, settings.side)
         raw_to_npy(raw[0], partial / "patches.npy", np.uint8, shape)
         raw_to_npy(raw[1], partial / "xy.npy", np.float32, (count, 2))
-        raw_to_npy(raw[2], partial / "linear.npy", np.float32, (count, 2, 2))
+        raw_to_npy(raw[2], partial / "side.npy", np.float32, (count,))
+        raw_to_npy(raw[3], partial / "linear.npy", np.float32, (count, 2, 2))
         summary = {
             "settings": asdict(settings),
             "count": count,
@@ -311,6 +315,7 @@ class PairSet:
     Attributes:
         patches: ``(P, 2, S, S)`` uint8, memory-mapped; S is ``settings.side``.
         xy: ``(P, 2)`` float32, position in the first view, pixels.
+        side: ``(P,)`` float32, side of the detector's patch there, pixels.
         linear: ``(P, 2, 2)`` float32, see :class:`Pairs`.
         start, end: ``(G,)`` int64, the span of pairs of each group.
         photo, partner, scene: ``(G,)`` str, where each group comes from; ``partner`` is "" if
@@ -322,6 +327,7 @@ class PairSet:
 
     patches: NDArray[np.uint8]
     xy: NDArray[np.float32]
+    side: NDArray[np.float32]
     linear: NDArray[np.float32]
     start: NDArray[np.int64]
     end: NDArray[np.int64]
@@ -343,7 +349,7 @@ def open_pairs(folder: Path) -> PairSet:
         raise FileNotFoundError(
             f"{folder}: no set of patch pairs (make one: bindesc patches build)"
         )
-    if not (folder / "linear.npy").is_file():
+    if not (folder / "side.npy").is_file():
         raise FileNotFoundError(f"{folder}: a set of an older version; make it anew")
     with told_as_damaged(folder):
         return _open_pairs(folder)
@@ -369,6 +375,7 @@ def _open_pairs(folder: Path) -> PairSet:
     return PairSet(
         patches=np.load(folder / "patches.npy", mmap_mode="r"),
         xy=np.load(folder / "xy.npy"),
+        side=np.load(folder / "side.npy"),
         linear=np.load(folder / "linear.npy"),
         start=np.array([g["start"] for g in groups]),
         end=np.array([g["end"] for g in groups]),
