@@ -39,6 +39,7 @@ from bindesc.training.noise import FrameNoise
 from bindesc.training.pairing import Tolerance
 from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.patch_images import open_patches
+from bindesc.training.precision import autocast
 from bindesc.training.run import CHECKPOINT, CURVES, LOG, read_log
 from bindesc.weights import WeightsError, golden_patches, load_model, read_model, save_model
 
@@ -395,6 +396,13 @@ def test_weights_are_blended_and_their_statistics_taken_anew():
         expected = network[0](batches).mean((0, 1))
     assert torch.allclose(network[1].running_mean, expected, atol=1e-5)
     assert network[1].momentum == 0.3
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bfloat16_is_for_devices_that_have_it(fast, dtype, monkeypatch):
+    monkeypatch.setattr("bindesc.training.precision.has_bfloat16", lambda device: fast)
+    with autocast(torch.device("cpu")):
+        assert torch.nn.Linear(4, 4)(torch.zeros(1, 4)).dtype == dtype
 
 
 def test_a_share_of_the_initial_weights_is_kept(wide, seen, tmp_path, capsys):
