@@ -60,33 +60,14 @@ struct Widening {
 
 // Half the products of `Widening`, and nothing to widen.
 struct Pairs {
-  static constexpr int kRows = 1;
-  static constexpr int kBlocks = 1;
-  struct Sum {
-    __m256i low, high;  // eight channels each
-  };
-  using Input = __m256i;
-  struct Weights {
-    __m256i low, high;
-  };
+#include "cpu_convolve_bytes256.h"
 
-  static inline Input input(const uint8_t* p) {
-    int32_t four;
-    __builtin_memcpy(&four, p, 4);
-    return _mm256_set1_epi32(four);
-  }
-  static inline Weights weights(const int8_t* p) {
-    const auto* const v = reinterpret_cast<const __m256i*>(p);
-    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
-  }
   static inline Sum dot(const Sum& sum, Input input, const Weights& w) {
     const __m256i one = _mm256_set1_epi16(1);
     const __m256i low = _mm256_madd_epi16(_mm256_maddubs_epi16(input, w.low), one);
     const __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(input, w.high), one);
     return {_mm256_add_epi32(sum.low, low), _mm256_add_epi32(sum.high, high)};
   }
-
-#include "cpu_convolve_store256.h"
 };
 
 }  // namespace

@@ -23,31 +23,12 @@ namespace {
 #include "cpu_normalise_loop.h"
 
 struct V {
-  static constexpr int kRows = 1;
-  static constexpr int kBlocks = 1;
-  struct Sum {
-    __m256i low, high;  // eight channels each
-  };
-  using Input = __m256i;
-  struct Weights {
-    __m256i low, high;
-  };
+#include "cpu_convolve_bytes256.h"
 
-  static inline Input input(const uint8_t* p) {
-    int32_t four;
-    __builtin_memcpy(&four, p, 4);
-    return _mm256_set1_epi32(four);
-  }
-  static inline Weights weights(const int8_t* p) {
-    const auto* const v = reinterpret_cast<const __m256i*>(p);
-    return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
-  }
   static inline Sum dot(const Sum& sum, Input input, const Weights& w) {
     return {_mm256_dpbusd_avx_epi32(sum.low, input, w.low),
             _mm256_dpbusd_avx_epi32(sum.high, input, w.high)};
   }
-
-#include "cpu_convolve_store256.h"
 };
 
 }  // namespace
