@@ -4,7 +4,8 @@ Test sets are ``oxford_affine`` (the protocol of :mod:`benchmarks.patch_pairs`, 
 4,000 other pairs), real PhotoTour folders given with ``--root``, or photos given with ``--photos``,
 seen through synthetic homographies, for choosing settings. Every row describes the same patches,
 except that a model trained with another ``support`` sees them that much wider on the image sets;
-the sheets of PhotoTour have one width only. No orientation network turns them.
+the sheets of PhotoTour have one width only. They are described as they are; a model with an
+orientation network has a second row, in which that turns them first, as it does keypoints' patches.
 
 - FPR@95: the threshold is the matching distance of index int(0.95 n) in ascending order; another
   pair at or below it is an error, so ties count against the descriptor. In brackets the 95 %
@@ -44,7 +45,7 @@ from .fpr95_plots import Distances, draw_histograms, draw_roc
 from .patch_descriptors import (
     PATCH_PEERS,
     PatchDescriptor,
-    model_row,
+    model_rows,
     opencv_row,
     untrained_row,
 )
@@ -194,7 +195,9 @@ def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:
             except ValueError as error:
                 print(f"skipped {name}: {error}", file=sys.stderr)
     models = [labelled_model(text) for text in options.model or _patch_models()]
-    shown = [model_row(*model) for model in models] if "bindesc" in options.rows else []
+    shown = []
+    if "bindesc" in options.rows:
+        shown = [row for model in models for row in model_rows(*model)]
     if "untrained" in options.rows:
         try:
             training = open_brown(options.train or data_folder() / "brown" / "notredame")

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 import bindesc
 from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
-from bindesc.patches import PatchCutter
 from bindesc.runtime import Runtime
 from bindesc.weights import list_models, load_model, read_model
 
@@ -61,14 +60,10 @@ def run(nfeatures: int) -> dict[str, Any]:
     count = len(keypoints)
     xy, size, angle, _ = to_arrays(keypoints)
     scale = SCALE_FACTORS["orb"] * runtime.support
-    cutter = PatchCutter(gray)
-
-    def cut(cutter: PatchCutter) -> Any:
-        """What the network sees of the keypoints before they are turned and stretched."""
-        method = cutter.cut_log_polar if runtime.log_polar else cutter.cut
-        return method(xy, size, angle, scale=scale)
-
-    patches, _ = cut(cutter)
+    cut = partial(runtime.cut, gray, xy, size, angle, scale=scale)
+    patches, _ = cut()
+    turned, _ = runtime.turn(patches)
+    turned_already = np.ones(count, bool)
     codes = _shape(count, 32)
     batch = [np.roll(gray, 40 * i, axis=1) for i in range(BATCH)]
 
@@ -81,14 +76,11 @@ def run(nfeatures: int) -> dict[str, Any]:
         "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
-        "of which patches": Contender(lambda: cut(PatchCutter(gray)), _anything),
-        "of which network": Contender(lambda: runtime.codes(patches), codes),
+        "of which patches": Contender(cut, _anything),
+        "of which network": Contender(partial(runtime.codes, turned, turned_already), codes),
     }
-    orienter = runtime.orienter
-    if orienter is not None:
-        contenders["of which orientation"] = Contender(
-            lambda: orienter.adapt(cutter, xy, size, angle, scale), _anything
-        )
+    if runtime.turns:
+        contenders["of which orientation"] = Contender(partial(runtime.turn, patches), _anything)
     contenders[BATCHED] = Contender(lambda: default.extract_batch(batch), check_batch)
     for name in list_models():
         if name != DEFAULT_MODEL and read_model(name)[0].architecture == "compact":

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from bindesc.detectors import SCALE_FACTORS, to_arrays
-from bindesc.orientation import Orienter, turned
-from bindesc.patches import PatchCutter
+from bindesc.orientation import turned
+from bindesc.patches import extract_patches
 from bindesc.reference import hamming
+from bindesc.runtime import Runtime
 from bindesc.training.pairing import Carried, Differences, Tolerance, frame_differences
 
 from .descriptors import Described, Descriptor, detect, mutual_matches
@@ -93,19 +94,13 @@ class Findable:
     turn: NDArray[np.float64]
 
 
-def see(
-    gray: NDArray[np.uint8],
-    descriptor: Descriptor,
-    support: float,
-    orienter: Orienter | None = None,
-) -> Seen:
+def see(gray: NDArray[np.uint8], descriptor: Descriptor, runtime: Runtime) -> Seen:
     """Detect and describe the keypoints of an image.
 
     Args:
         gray: ``(H, W)`` uint8.
         descriptor: describes them all.
-        support: side of the patches to show, over the detector's.
-        orienter: what the descriptor adapts keypoints by, if anything.
+        runtime: the model, which cuts the patches and turns them.
 
     Raises:
         ValueError: the image has no keypoints, or the descriptor left some out.
@@ -115,13 +110,10 @@ def see(
         raise ValueError("an image without keypoints")
     xy, size, angle, _ = to_arrays(keypoints)
     side = size * np.float32(SCALE_FACTORS["orb"])
-    cutter = PatchCutter(gray)
-    adapted = None
-    if orienter is not None:
-        adapted = orienter.adapt(cutter, xy, side, angle, support)
-    patches, _ = cutter.cut(xy, side, angle, scale=support, frames=adapted)
-    if adapted is not None:
-        angle = turned(angle, adapted)
+    seen, _ = runtime.cut(gray, xy, side, angle, scale=runtime.support)
+    _, steps = runtime.turn(seen, angle < 0)
+    angle = turned(angle, steps)
+    patches, _ = extract_patches(gray, xy, side, angle, scale=runtime.support)
     described = descriptor.describe(gray, keypoints)
     if len(described.index) != len(keypoints):
         raise ValueError(

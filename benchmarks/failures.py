@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.extractor import DEFAULT_MODEL
-from bindesc.orientation import Orienter
 from bindesc.runtime import Runtime
 from bindesc.training.pairing import carry_by_homography
 from bindesc.training.views import made_views
@@ -41,17 +40,15 @@ VIEWS = 4  # of a photo
 
 
 class Model(NamedTuple):
-    """What describes keypoints, and how it cuts their patches."""
+    """What describes keypoints, and what cuts and turns their patches."""
 
     descriptor: Descriptor
-    support: float
-    orienter: Orienter | None
+    runtime: Runtime
 
 
 def read_model(model: str) -> Model:
     """A shipped model by name, or a file."""
-    runtime = Runtime(model)
-    return Model(bindesc_descriptor(model), runtime.support, runtime.orienter)
+    return Model(bindesc_descriptor(model), Runtime(model))
 
 
 class Compared(NamedTuple):

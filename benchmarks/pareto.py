@@ -30,7 +30,7 @@ from .datasets import CHOSEN_ON, OXFORD, DataMissingError, data_folder, scenes
 from .image_matching import choose_descriptors, score_set
 from .pareto_front import Point, draw_front, pareto_front
 from .pareto_networks import Network, Times, read_networks, time_networks
-from .patch_descriptors import model_row
+from .patch_descriptors import model_rows
 from .patch_pairs import pairs_from_scenes
 from .photos import vga_photo
 from .render_tables import markdown
@@ -58,7 +58,7 @@ def false_positive_rates(networks: Sequence[Network], folder: Path, pairs: int) 
         return {}
     found = (scene for part in OXFORD for scene in scenes(part, folder))
     test = pairs_from_scenes(OXFORD_SET, found, pairs, SEED)
-    return {n.label: score(test, model_row(n.label, n.path))[0].fpr95 for n in networks}
+    return {n.label: score(test, next(model_rows(n.label, n.path)))[0].fpr95 for n in networks}
 
 
 def points_of(

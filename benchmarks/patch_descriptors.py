@@ -9,7 +9,7 @@ pixels wide, so the patches are enlarged to that.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.patches import PATCH_SIDE
+from bindesc.patches import PATCH_SIDE, squares_to_log_polar
 from bindesc.runtime import Runtime
 from bindesc.training.gan import INITIAL_SAMPLES, spread
 from bindesc.training.gan_step import Gan, GanConfig
@@ -68,8 +68,8 @@ def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
     return PatchDescriptor(descriptor.label, descriptor.code, describe, support)
 
 
-def model_row(label: str, model: str | Path) -> PatchDescriptor:
-    """A bindesc model, by name or path.
+def model_rows(label: str, model: str | Path) -> Iterator[PatchDescriptor]:
+    """A bindesc model, by name or path; one that turns keypoints' patches with that and without.
 
     Raises:
         WeightsError: there is no such model, or its file is damaged.
@@ -77,7 +77,13 @@ def model_row(label: str, model: str | Path) -> PatchDescriptor:
     runtime = Runtime(model)
     code = f"{8 * runtime.descriptor_bytes} bits"
     side = 2 * PATCH_SIDE if runtime.log_polar else PATCH_SIDE
-    return PatchDescriptor(label, code, runtime.describe, runtime.support, side)
+    yield PatchDescriptor(label, code, runtime.describe, runtime.support, side)
+
+    def describe(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return runtime.codes(squares_to_log_polar(patches))
+
+    if runtime.turns:
+        yield PatchDescriptor(f"{label}, turned", code, describe, runtime.support, side)
 
 
 def untrained_row(
@@ -95,7 +101,7 @@ def untrained_row(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "untrained.safetensors"
         save_model(path, gan.discriminator)
-        row = model_row("BinGAN untrained", path)
+        (row,) = model_rows("BinGAN untrained", path)
     return PatchDescriptor(row.label, row.code, row.describe, support)
 
 

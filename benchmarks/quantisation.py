@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         patches = test.cut(runtime.support, PATCH_SIDE)
     codes = {
         "float32": describe_in_floats(options.model, patches),
-        "int8": runtime.codes(patches),
+        "int8": runtime.codes(patches, np.ones(len(patches), bool)),
     }
     rates = {}
     for name, code in codes.items():

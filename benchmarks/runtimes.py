@@ -118,10 +118,12 @@ def main() -> None:
     runtime = Runtime(DEFAULT_MODEL)
     xy, size, angle, _ = to_arrays(detect(create_detector("orb", COUNT), gray, None, COUNT))
     patches, _ = runtime.cut(gray, xy, size, angle, scale=runtime.support)
+    patches, _ = runtime.turn(patches)
+    codes = partial(runtime.codes, upright=np.ones(len(patches), bool))
     expected = unpack_bits(with_torch(torch.float32)(patches))
 
-    def check(codes: NDArray[np.uint8]) -> None:
-        changed = (unpack_bits(codes) != expected).mean()
+    def check(found: NDArray[np.uint8]) -> None:
+        changed = (unpack_bits(found) != expected).mean()
         if changed > _MOST_CHANGED:
             raise AssertionError(f"{changed:.1%} of the bits differ from torch's")
 
@@ -129,9 +131,9 @@ def main() -> None:
         path = Path(folder) / "model.onnx"
         export_onnx(DEFAULT_MODEL, path)
         ways: dict[str, Describe] = {
-            "bindesc, int8": runtime.codes,
+            "bindesc, int8": codes,
             **{
-                f"bindesc, int8 by {isa}": with_isa(runtime.codes, isa)
+                f"bindesc, int8 by {isa}": with_isa(codes, isa)
                 for isa, usable in _cpu.isas().items()
                 if usable and isa not in (_cpu.isa(), "scalar")
             },

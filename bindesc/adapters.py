@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from .extractor import DEFAULT_MODEL
+from .orientation import turned
 from .packing import unit_vectors
-from .patches import PatchCutter, similarities
+from .patches import similarities
 from .runtime import Runtime
 from .types import Features
 
@@ -80,16 +81,17 @@ class PatchDescriptor(torch.nn.Module):
                 clockwise, and kornia's the other way; the frames hold the right one.
             scale_factor: side of the patch over the size, see ``detectors.SCALE_FACTORS``.
             gray: ``(H, W)`` uint8, the image, for a model with an orientation network, which turns
-                and stretches the frames as :class:`bindesc.BinDesc` does; without it they stay.
+                the frames as :class:`bindesc.BinDesc` does; without it they stay.
 
         Returns:
             ``(1, N, 2, 3)`` float32.
         """
         xy, size, angle = features.xy, features.size, features.angle
-        scale, orienter = scale_factor * self._runtime.support, self._runtime.orienter
+        scale = scale_factor * self._runtime.support
+        if gray is not None:
+            patches, _ = self._runtime.cut(gray, xy, size, angle, scale=scale)
+            angle = turned(angle, self._runtime.turn(patches)[1])
         frames = similarities(size * (scale / 2), angle)
-        if gray is not None and orienter is not None:
-            frames = frames @ orienter.adapt(PatchCutter(gray), xy, size, angle, scale)
         frames = np.concatenate([frames, xy[:, :, None]], 2)
         return torch.from_numpy(frames.astype(np.float32))[None]
 

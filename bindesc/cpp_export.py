@@ -11,17 +11,17 @@ from .files import atomic_path
 from .models.integer import ORIENTATION, IntegerLayer, from_tensors
 from .weights import WeightsError, read_model
 
-_MAGIC = b"bindesc2"
+_MAGIC = b"bindesc3"
 
 
 def export_cpp(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Write the networks of a model, in integers, as ``bindesc::Extractor`` reads them.
 
-    Little-endian: ``bindesc2``, the support, its ratio to that of what the orientation network sees
-    (float64 each), whether patches are log-polar (uint32), the network of the codes, the
-    orientation network if there is one, and a CRC-32 of all before. A network is its number of
-    layers (uint32); a layer its channels, height, width, inputs and stride (uint32 each), weights,
-    bias and, but for the last one, multipliers, see :class:`bindesc.models.integer.IntegerLayer`.
+    Little-endian: ``bindesc3``, the support (float64), whether patches are log-polar (uint32), the
+    network of the codes, the orientation network if there is one, and a CRC-32 of all before. A
+    network is its number of layers (uint32); a layer its channels, height, width, inputs and stride
+    (uint32 each), weights, bias and, but for the last one, multipliers, see
+    :class:`bindesc.models.integer.IntegerLayer`.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.
@@ -39,7 +39,7 @@ def export_cpp(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> N
             "compact and what 'bindesc train compact' makes"
         )
     support = float(manifest.config["support"]) * manifest.reach
-    data = _MAGIC + struct.pack("<ddI", support, manifest.reach, manifest.log_polar)
+    data = _MAGIC + struct.pack("<dI", support, manifest.log_polar)
     data += _network(layers)
     if orientation:
         data += _network(orientation)

@@ -218,7 +218,9 @@ class BinDesc:
         # Others crash in several threads, such as cv2.MSER.
         known = isinstance(self._detector, cv2.Feature2D) and detector_name(self._detector)
         found = list((in_parallel if known else map)(find, range(len(images))))
-        codes = self._runtime.codes(np.concatenate([patches for _, _, patches, _ in found]))
+        upright = np.concatenate([arrays[2][kept] < 0 for _, arrays, _, kept in found])
+        patches = np.concatenate([patches for _, _, patches, _ in found])
+        codes = self._runtime.codes(patches, upright)
         ends = np.cumsum([len(patches) for _, _, patches, _ in found])
         features = []
         for ((height, width), arrays, _, kept), part in zip(
@@ -272,7 +274,7 @@ class BinDesc:
         scale = SCALE_FACTORS[name] if name else self.settings.scale_factor
         size[size * scale < _LEAST_SIDE] = _USUAL_SIDE / scale
         patches, kept = self._cut(to_gray(image), xy, size, angle)
-        codes = self._runtime.codes(patches)
+        codes = self._runtime.codes(patches, angle[kept] < 0)
         if len(kept) < len(keypoints):
             keypoints = tuple(keypoints[i] for i in kept)
         return keypoints, codes if len(codes) else None

@@ -28,9 +28,9 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     images by the same one of the two.
 
     A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
-    is ``(N, 1, 16, 16)``, a square ``1 / log_polar.REACH`` times as wide as the last ring (or as
-    wide as the patch, if that is square), ``directions`` is ``(N, 4)``: how the patch must be
-    turned and stretched first, see :class:`bindesc.models.orientation.OrientationNet`.
+    is ``(N, 1, 16, 16)``, the same at half their side, see :func:`bindesc.orientation.halve`, and
+    ``directions`` ``(N, 2)``: by what angle each must be turned first, see
+    :func:`bindesc.orientation.turn_patches`.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.
@@ -54,7 +54,8 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     orientation = getattr(loaded, "orientation", None)
     if orientation is not None:
         written.append(written[0].with_suffix(".orientation.onnx"))
-        _write(orientation, (1, ORIENTATION_SIDE, ORIENTATION_SIDE), "directions", written[1])
+        shape = 1, ORIENTATION_SIDE, ORIENTATION_SIDE
+        _write(orientation.for_inference(), shape, "directions", written[1])
     return written
 
 

@@ -97,16 +97,11 @@ class PatchCutter:
         scale: float = 1.0,
         side: int = PATCH_SIDE,
         border: Literal["pad", "drop"] = "pad",
-        frames: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray, NDArray[np.intp]]:
-        """See :func:`extract_patches`.
-
-        ``frames``, ``(N, 2, 2)`` of determinant 1, turn and stretch the patches: they take their
-        coordinates to those of the square patch, see :mod:`bindesc.orientation`.
-        """
+        """See :func:`extract_patches`."""
         if not 1 <= side <= _MOST_SAMPLES:
             raise ValueError(f"side: expected 1 to {_MOST_SAMPLES}, got {side}")
-        affine = _sampling(xy, size, angle, scale, side, frames)
+        affine = _sampling(xy, size, angle, scale, side)
         shape = self._levels[0].shape
         affine, kept = _drop_outside(affine, border, lambda: _inside(affine, side, shape))
         step = size[kept] * (scale / side)
@@ -130,7 +125,6 @@ class PatchCutter:
         *,
         scale: float = 1.0,
         border: Literal["pad", "drop"] = "pad",
-        frames: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
         """Log-polar patches, see :mod:`bindesc.log_polar`, of a uint8 image.
 
@@ -139,25 +133,11 @@ class PatchCutter:
         Returns:
             ``(K, RINGS, DIRECTIONS)`` uint8, and ``(K,)`` the indices of the keypoints.
         """
-        circle = _sampling(xy, size, angle, scale, 2, frames)  # its radius is half a side
+        circle = _sampling(xy, size, angle, scale, 2)  # its radius is half a side
         shape = self._levels[0].shape
         circle, kept = _drop_outside(circle, border, lambda: _circle_inside(circle, shape))
-        self._make_log_polar_levels(circle)
-        return _cpu.sample_log_polar(self._levels, circle, default_threads()), kept
-
-    def prepare_log_polar(self, size: NDArray[np.float32], scale: float) -> None:
-        """Make the levels that :meth:`cut_log_polar` needs for keypoints of these sizes.
-
-        Without it they are made there. OpenCV's threads go on spinning for a while after they have
-        made a level, and slow down what runs next.
-        """
-        if len(size):
-            largest, upright = size.max()[None], np.zeros(1, np.float32)
-            at = np.zeros((1, 2), np.float32)
-            self._make_log_polar_levels(_sampling(at, largest, upright, scale, 2))
-
-    def _make_log_polar_levels(self, circle: NDArray[np.float32]) -> None:
         self._make_levels(min(_cpu.log_polar_levels(circle), 1 + self._highest))
+        return _cpu.sample_log_polar(self._levels, circle, default_threads()), kept
 
     @property
     def _highest(self) -> int:
@@ -212,7 +192,6 @@ def _sampling(
     angle: NDArray,
     scale: float,
     side: int,
-    frames: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """``(N, 2, 3)``: patch coordinates (u, v, 1), from the patch's centre, to image coordinates."""
     count = len(xy)
@@ -226,12 +205,8 @@ def _sampling(
     if (size <= 0).any() or not scale > 0:
         raise ValueError("size, scale: must be positive")
     step = size.astype(np.float64) * scale / side
-    linear = similarities(step, angle)
-    if frames is not None:
-        # Not a matrix product, which rounds differently on other processors.
-        linear = linear[:, :, :1] * frames[:, :1] + linear[:, :, 1:] * frames[:, 1:]
     affine = np.empty((count, 2, 3), np.float32)
-    affine[:, :, :2] = linear
+    affine[:, :, :2] = similarities(step, angle)
     affine[:, :, 2] = xy
     return affine
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _cpu
 from .models.integer import INPUT_SCALE, ORIENTATION, IntegerLayer, from_tensors
-from .orientation import Network, Orienter
+from .orientation import halve, turn_patches, turn_steps
 from .packing import pack_bits
 from .patches import PATCH_SIDE, PatchCutter, squares_to_log_polar
 from .threads import default_threads
@@ -21,7 +21,6 @@ from .weights import (
     Manifest,
     WeightsError,
     golden_codes,
-    golden_directions,
     read_model,
     restore_network,
 )
@@ -34,6 +33,10 @@ CHUNK = 64
 _torch_runs = Lock()
 
 _Describe = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+# Patches and which of them are upright, to turned patches and by how many steps.
+_Turn = Callable[
+    [NDArray[np.uint8], NDArray[np.bool_]], tuple[NDArray[np.uint8], NDArray[np.int32]]
+]
 
 
 class Runtime:
@@ -48,10 +51,10 @@ class Runtime:
 
     Attributes:
         manifest: of the model.
-        orienter: what adapts keypoints before their patches are cut, if the model has it.
 
     Raises:
-        WeightsError: see :func:`bindesc.weights.load_model`.
+        WeightsError: see :func:`bindesc.weights.load_model`; or the model turns patches as an older
+            version did.
         ValueError: the device is not there, or cannot run the model.
     """
 
@@ -81,9 +84,9 @@ class Runtime:
             network = _on_device(layers, device)
             self._describe = lambda patches: pack_bits(network(patches) >= 0)
         turning = from_tensors(tensors, ORIENTATION)
-        self._directions = _directions(turning, device) if turning else None
-        reach = self.manifest.reach
-        self.orienter = Orienter(self._directions, reach) if self._directions else None
+        if turning and not turning[0].circular:
+            raise WeightsError(f"{model}: its orientation is that of an older version; train anew")
+        self._turn = _turning(turning, device) if turning else None
 
     @property
     def descriptor_bytes(self) -> int:
@@ -94,6 +97,11 @@ class Runtime:
     def log_polar(self) -> bool:
         """Whether the network sees log-polar patches, see :mod:`bindesc.log_polar`."""
         return self.manifest.log_polar
+
+    @property
+    def turns(self) -> bool:
+        """Whether the model has an orientation network, see :mod:`bindesc.orientation`."""
+        return self._turn is not None
 
     @property
     def support(self) -> float:
@@ -121,7 +129,7 @@ class Runtime:
         scale: float,
         border: Literal["pad", "drop"] = "pad",
     ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-        """What the network sees of keypoints, which the orientation network adapts first.
+        """Cut the patches of keypoints.
 
         Args:
             gray: ``(H, W)`` uint8.
@@ -137,17 +145,36 @@ class Runtime:
             belong to.
         """
         cutter = PatchCutter(gray)
-        frames = None
-        if self.log_polar:
-            cutter.prepare_log_polar(size, scale)
-        if self.orienter is not None:
-            frames = self.orienter.adapt(cutter, xy, size, angle, scale)
         cut = cutter.cut_log_polar if self.log_polar else cutter.cut
-        return cut(xy, size, angle, scale=scale, border=border, frames=frames)
+        return cut(xy, size, angle, scale=scale, border=border)
 
-    def codes(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The codes, ``(K, descriptor_bytes)`` uint8, of what :meth:`cut` returned."""
-        return self._describe(patches)
+    def turn(
+        self, patches: NDArray[np.uint8], upright: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Turn patches as the orientation network says, if the model has one.
+
+        Args:
+            patches: ``(K, 32, 32)`` uint8 from :meth:`cut`.
+            upright: ``(K,)`` bool, which stay as they are; by default none.
+
+        Returns:
+            The turned patches, and ``(K,)`` int32: how far, clockwise, see
+            :func:`bindesc.orientation.turn_steps`.
+        """
+        if upright is None:
+            upright = np.zeros(len(patches), bool)
+        if self._turn is None or upright.all():
+            return patches, np.zeros(len(patches), np.int32)
+        return self._turn(patches, upright)
+
+    def codes(
+        self, patches: NDArray[np.uint8], upright: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
+        """The codes, ``(K, descriptor_bytes)`` uint8, of patches, which are turned first.
+
+        The arguments are those of :meth:`turn`.
+        """
+        return self._describe(self.turn(patches, upright)[0])
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
         """The codes of square patches, as they are.
@@ -182,12 +209,7 @@ class Runtime:
     def verify(self) -> bool:
         """Whether the golden patches of the manifest get the codes that it says."""
         patches, expected = golden_codes(self.manifest)
-        same = bool((self._describe(patches) == expected).all())
-        golden = golden_directions(self.manifest)
-        if golden is None or self._directions is None:
-            return same and golden is None and self._directions is None
-        found = self._directions(golden[0])[:, : golden[1].shape[1]]
-        return same and bool((found == golden[1]).all())
+        return bool((self.codes(patches) == expected).all())
 
 
 def _core_network(layers: list[IntegerLayer]) -> _cpu.Network:
@@ -203,14 +225,24 @@ def _in_the_core(layers: list[IntegerLayer]) -> _Describe:
     return lambda patches: network.describe(patches, default_threads())
 
 
-def _directions(layers: list[IntegerLayer], device: str) -> Network:
-    if device != "cpu":
-        return _on_device(layers, device)
-    network = _core_network(layers)
-    return lambda patches: network.activations(patches, default_threads())
+def _turning(layers: list[IntegerLayer], device: str) -> _Turn:
+    if device == "cpu":
+        core = _core_network(layers)
+        return lambda patches, upright: core.turn(patches, upright, default_threads())
+    network = _on_device(layers, device)
+
+    def turn(
+        patches: NDArray[np.uint8], upright: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        steps = np.where(upright, 0, turn_steps(network(halve(patches)))).astype(np.int32)
+        return turn_patches(patches, steps), steps
+
+    return turn
 
 
-def _on_device(layers: list[IntegerLayer], device: str) -> Network:
+def _on_device(
+    layers: list[IntegerLayer], device: str
+) -> Callable[[NDArray[np.uint8]], NDArray[np.int32]]:
     import torch
 
     from .models.integer_torch import IntegerNet

@@ -24,13 +24,12 @@ from .log_polar import REACH
 from .models.integer import (
     CODES,
     ORIENTATION,
-    ORIENTATION_OUTPUTS,
     IntegerLayer,
     activations,
-    from_tensors,
     is_integer,
     to_tensors,
 )
+from .orientation import halve, turn_patches, turn_steps
 from .packing import pack_bits
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ class Manifest:
         command: the command that trained it.
         golden: what the model must output: ``patches``, indices into :func:`golden_patches`, and
             ``codes``, their codes in hexadecimal. All patches for a model in integers, which is
-            exact; with an orientation network also ``directions``, what that makes of the same
-            patches at half their side.
+            exact.
         format: version of this layout.
         sha256: over all other fields and all tensors.
     """
@@ -79,7 +77,7 @@ class Manifest:
 
     @property
     def reach(self) -> float:
-        """Side of what is described, over that of the patch that an orientation network sees."""
+        """Diameter of the last ring over the side of the patch that ``support`` speaks of."""
         return REACH if self.log_polar else 1.0
 
 
@@ -198,7 +196,6 @@ def save_model(
     name: str | None = None,
     command: str = "",
     calibration: Mapping[str, NDArray[np.uint8]] | None = None,
-    orientation_of: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Write a network as a model file, atomically.
 
@@ -213,8 +210,6 @@ def save_model(
             uint8 as :data:`CODES`, and ``(N, 16, 16)`` as :data:`ORIENTATION` if the network has
             an orientation. With them a compact network is stored in integers too, which is what is
             then run; one with an orientation needs them.
-        orientation_of: a model with the same orientation network, from which that is taken as it is
-            in integers, instead of from ``calibration``.
 
     Raises:
         ValueError: ``path`` has another suffix, or ``calibration`` is missing.
@@ -246,9 +241,7 @@ def save_model(
         from .models.integer_torch import quantise
 
         layers = quantise(cast("Any", stored), calibration[CODES])
-        if orientation_network is not None and orientation_of is not None:
-            orientation = from_tensors(read_model(orientation_of)[1], ORIENTATION)
-        elif orientation_network is not None:
+        if orientation_network is not None:
             orientation = quantise(orientation_network, calibration[ORIENTATION], one_unit=True)
         tensors |= to_tensors(layers) | to_tensors(orientation, ORIENTATION)
     elif orientation_network is not None:
@@ -286,31 +279,12 @@ def golden_codes(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return golden_patches()[chosen], codes.reshape(len(chosen), -1)
 
 
-def golden_directions(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
-    """What an orientation network must make of ``(G, 16, 16)`` uint8 patches: ``(G, 4)`` int32.
-
-    None if the model has no such network.
-    """
-    directions = manifest.golden.get("directions")
-    if directions is None:
-        return None
-    return _halve(golden_patches()), np.array(directions, np.int32)
-
-
-def _halve(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``(N, S, S)`` uint8 patches at half their side, each value a rounded mean of four."""
-    half = patches.shape[1] // 2
-    total = patches.reshape(-1, half, 2, half, 2).sum((2, 4), dtype=np.uint16)
-    return ((total + 2) // 4).astype(np.uint8)
-
-
 def _exact_golden(layers: list[IntegerLayer], orientation: list[IntegerLayer]) -> dict[str, Any]:
-    codes = pack_bits(activations(layers, golden_patches()) >= 0)
-    golden = {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
+    patches = golden_patches()
     if orientation:
-        directions = activations(orientation, _halve(golden_patches()))[:, :ORIENTATION_OUTPUTS]
-        golden["directions"] = directions.tolist()
-    return golden
+        patches = turn_patches(patches, turn_steps(activations(orientation, halve(patches))))
+    codes = pack_bits(activations(layers, patches) >= 0)
+    return {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
 
 
 def _golden_output(network: nn.Module) -> dict[str, Any]:

@@ -19,6 +19,7 @@
 #include "cpu_database.h"
 #include "cpu_log_polar.h"
 #include "cpu_network.h"
+#include "cpu_orient.h"
 #include "cpu_sample.h"
 #include "cpu_suppression.h"
 #include "hamming.h"
@@ -326,6 +327,31 @@ Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patch
   return to_array<int32_t, 2>(std::move(sums), {rows, outputs});
 }
 
+using FlagArray = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+nb::tuple py_turn(const Network& network, const PatchArray& patches, const FlagArray& upright,
+                  int threads) {
+  const size_t rows = patches.shape(0);
+  if (network.side() != kRings / 2 || !network.round()) {
+    throw std::invalid_argument("turn: not an orientation network");
+  }
+  if (patches.shape(1) != kRings || patches.shape(2) != kDirections) {
+    throw std::invalid_argument("patches: expected (N, 32, 32)");
+  }
+  const auto count = static_cast<int64_t>(rows);
+  check_range("upright: the length", static_cast<int64_t>(upright.shape(0)), count, count);
+  check_range("threads", threads, 1, INT32_MAX);
+  std::vector<uint8_t> turned(rows * kRings * kDirections);
+  std::vector<int32_t> steps(rows);
+  const Kernel& kernel = choose_kernel();
+  without_gil([&](Stop& stop) {
+    return orient(kernel, network, patches.data(), upright.data(), count, threads, stop,
+                  turned.data(), steps.data());
+  });
+  return nb::make_tuple(to_array<uint8_t, 3>(std::move(turned), {rows, kRings, kDirections}),
+                        to_array<int32_t, 1>(std::move(steps), {rows}));
+}
+
 Array<uint8_t, 2> py_describe(const Network& network, const PatchArray& patches, int threads) {
   check_patches(network, patches);
   check_range("threads", threads, 1, INT32_MAX);
@@ -357,7 +383,11 @@ NB_MODULE(_cpu, m) {
       .def("describe", &py_describe, nb::arg("patches").noconvert(), nb::arg("threads"),
            "(N, S, S) uint8 to packed codes, (N, outputs / 8) uint8: bit = output >= 0.")
       .def("activations", &py_activations, nb::arg("patches").noconvert(), nb::arg("threads"),
-           "(N, S, S) uint8 to (N, outputs) int32.");
+           "(N, S, S) uint8 to (N, outputs) int32.")
+      .def("turn", &py_turn, nb::arg("patches").noconvert(), nb::arg("upright").noconvert(),
+           nb::arg("threads"),
+           "Of an orientation network: (N, 32, 32) uint8 log-polar patches, turned but for the "
+           "upright ones, and by how many 256ths of all round, (N,) int32.");
   nb::class_<Database>(m, "Database", "Codes packed once, to be searched many times.")
       .def("__init__", &py_database, nb::arg("codes").noconvert(), "codes: (M, B) uint8, copied.")
       .def("nearest", &py_database_nearest, nb::arg("query").noconvert(), nb::arg("k"),

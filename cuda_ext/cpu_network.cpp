@@ -51,9 +51,11 @@ struct Network::Maps {
   Aligned<uint8_t> input;
   std::vector<Aligned<uint8_t>> maps;  // the output of each layer but the last
   std::vector<int32_t> sums;           // of the last
+  std::vector<uint8_t> buffer;         // for what Input makes
 
   explicit Maps(const Network& network)
-      : sums(static_cast<size_t>(kGroupSize * network.outputs())) {
+      : sums(static_cast<size_t>(kGroupSize * network.outputs())),
+        buffer(static_cast<size_t>(kGroupSize * network.side_ * network.side_)) {
     const int with_border = network.side_ + 2;
     const int64_t input_bytes = with_border * with_border + 4;  // a window's last word reaches over
     input = make_aligned<uint8_t>(input_bytes);
@@ -201,6 +203,14 @@ void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
 
 bool Network::run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads,
                   Stop& stop, const Output& output) const {
+  const auto stored = [&](int64_t first, int, uint8_t*) {
+    return patches + first * side_ * side_;
+  };
+  return run(kernel, Input(stored), count, threads, stop, output);
+}
+
+bool Network::run(const Kernel& kernel, const Input& input, int64_t count, int threads, Stop& stop,
+                  const Output& output) const {
   const int64_t tasks = (count + kGroupSize - 1) / kGroupSize;
   threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
   std::vector<std::unique_ptr<Maps>> maps(static_cast<size_t>(threads));
@@ -209,7 +219,7 @@ bool Network::run(const Kernel& kernel, const uint8_t* patches, int64_t count, i
     if (!mine) mine = std::make_unique<Maps>(*this);
     const int64_t first = index * kGroupSize;
     const int some = static_cast<int>(std::min<int64_t>(kGroupSize, count - first));
-    run_group(kernel, patches + first * side_ * side_, some, *mine);
+    run_group(kernel, input(first, some, mine->buffer.data()), some, *mine);
     output(first, some, mine->sums.data());
   };
   return parallel_for(tasks, threads, stop, task);

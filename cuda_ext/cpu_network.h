@@ -39,8 +39,15 @@ class Network {
   // What becomes of patches [first, first + count): `sums` is [count][outputs].
   using Output = std::function<void(int64_t first, int count, const int32_t* sums)>;
 
+  // Where patches [first, first + count) stand, [count][side][side]: anywhere, or in `buffer`, which
+  // has room for them.
+  using Input = std::function<const uint8_t*(int64_t first, int count, uint8_t* buffer)>;
+
   // Runs [count][side][side] patches; `output` is called from several threads. False if stopped.
   bool run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads, Stop& stop,
+           const Output& output) const;
+  // The same of patches that are made as they are needed; `input` is called likewise.
+  bool run(const Kernel& kernel, const Input& input, int64_t count, int threads, Stop& stop,
            const Output& output) const;
 
  private:

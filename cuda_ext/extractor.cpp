@@ -7,6 +7,7 @@
 #include "bindesc.h"
 #include "cpu_corners.h"
 #include "cpu_log_polar.h"
+#include "cpu_orient.h"
 #include "cpu_sample.h"
 #include "model_file.h"
 #include "pyramid.h"
@@ -19,39 +20,12 @@ constexpr double kLeastSide = 8, kUsualSide = 31;  // pixels, of patches before 
 constexpr int kCircle = 2;  // the side where a coordinate of 1 lies on the last ring's circle
 constexpr int64_t kChunk = 4096;                   // keypoints whose patches are held at a time
 
-// An orientation network's turn is rounded to one of 256 directions, its stretch to 1/64, so that
-// the last digits of atan2, which differ between processors, do not matter.
-constexpr double kTurnSteps = 256, kStretchSteps = 64, kStretch = 0.5;
-
 // [[a, b], [c, d]]
 struct Matrix {
   double a, b, c, d;
 };
 
-Matrix operator*(const Matrix& x, const Matrix& y) {
-  return {x.a * y.a + x.b * y.c, x.a * y.b + x.b * y.d, x.c * y.a + x.d * y.c,
-          x.c * y.b + x.d * y.d};
-}
-
 double radians(double degrees) { return degrees * (kPi / 180); }
-
-// What an orientation network's outputs (x, y, z, w) say: S R, where R turns by the angle of (x, y)
-// and S = [[1 + p, q], [q, 1 - p]] / sqrt(1 - p^2 - q^2), of determinant 1, stretches, with
-// (p, q) = kStretch (z, w) / |(x, y, z, w)|.
-Matrix frame(const int32_t* outputs) {
-  const double x = outputs[0], y = outputs[1], z = outputs[2], w = outputs[3];
-  const double length = std::sqrt(std::max(x * x + y * y + z * z + w * w, 1.0));
-  const auto stretch = [=](double value) {
-    return std::nearbyint(value * (kStretch * kStretchSteps) / length) / kStretchSteps;
-  };
-  const double p = stretch(z), q = stretch(w);
-  const double scale = 1 / std::sqrt(1 - p * p - q * q);
-  const double steps = std::nearbyint(std::atan2(y, x) * (kTurnSteps / (2 * kPi)));
-  const double angle = radians(steps * (360 / kTurnSteps));
-  const double cosine = std::cos(angle) * scale, sine = std::sin(angle) * scale;
-  return {(1 + p) * cosine + q * sine, q * cosine - (1 + p) * sine,
-          q * cosine + (1 - p) * sine, (1 - p) * cosine - q * sine};
-}
 
 // From a patch's coordinates, in samples from its centre, to offsets in the image.
 Matrix similarity(const KeyPoint& keypoint, double scale, int side) {
@@ -61,11 +35,9 @@ Matrix similarity(const KeyPoint& keypoint, double scale, int side) {
   return {cosine, -sine, sine, cosine};
 }
 
-// From a patch's coordinates to the image's, [2][3]; see PatchPlaces. `frame` may be null.
-void write_affine(const KeyPoint& keypoint, const Matrix* frame, double scale, int side,
-                  float* out) {
-  Matrix linear = similarity(keypoint, scale, side);
-  if (frame) linear = linear * *frame;
+// From a patch's coordinates to the image's, [2][3]; see PatchPlaces.
+void write_affine(const KeyPoint& keypoint, double scale, int side, float* out) {
+  const Matrix linear = similarity(keypoint, scale, side);
   const double values[] = {linear.a, linear.b, keypoint.x, linear.c, linear.d, keypoint.y};
   std::transform(values, values + 6, out, [](double value) { return static_cast<float>(value); });
 }
@@ -118,14 +90,12 @@ std::vector<std::array<T, 2>> measured(const GrayImage& image, const std::vector
 struct Extractor::Model {
   ModelFile file;
 
-  // What the network of the codes sees, [count][kRings][kDirections]; `frames` [count] or null.
+  // Log-polar patches [count][kRings][kDirections].
   std::vector<uint8_t> cut_log_polar(const Pyramid& pyramid, const KeyPoint* keypoints,
-                                     int64_t count, const Matrix* frames, double scale,
-                                     int threads) const {
+                                     int64_t count, double scale, int threads) const {
     std::vector<float> circle(static_cast<size_t>(6 * count));
     for (int64_t i = 0; i < count; ++i) {
-      write_affine(keypoints[i], frames ? &frames[i] : nullptr, scale, kCircle,
-                   circle.data() + 6 * i);
+      write_affine(keypoints[i], scale, kCircle, circle.data() + 6 * i);
     }
     std::vector<uint8_t> patches(static_cast<size_t>(count * kRings * kDirections));
     Stop stop(never);
@@ -134,54 +104,45 @@ struct Extractor::Model {
     return patches;
   }
 
-  // Square patches [count][side][side].
+  // Square patches [count][kCodeSide][kCodeSide].
   std::vector<uint8_t> cut(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
-                           const Matrix* frames, double scale, int side, int threads) const {
+                           double scale, int threads) const {
     std::vector<float> affine(static_cast<size_t>(6 * count));
     std::vector<int32_t> level(static_cast<size_t>(count));
     const int levels = static_cast<int>(pyramid.levels().size());
     for (int64_t i = 0; i < count; ++i) {
       const KeyPoint& keypoint = keypoints[i];
       float* const values = affine.data() + 6 * i;
-      write_affine(keypoint, frames ? &frames[i] : nullptr, scale, side, values);
-      level[static_cast<size_t>(i)] = level_of(keypoint, scale, side, levels);
+      write_affine(keypoint, scale, kCodeSide, values);
+      level[static_cast<size_t>(i)] = level_of(keypoint, scale, kCodeSide, levels);
       const float pixel = std::ldexp(1.0f, level[static_cast<size_t>(i)]);
       std::for_each(values, values + 6, [=](float& value) { value /= pixel; });
     }
-    std::vector<uint8_t> patches(static_cast<size_t>(count * side * side));
+    std::vector<uint8_t> patches(static_cast<size_t>(count * kCodeSide * kCodeSide));
     Stop stop(never);
-    sample_patches(choose_kernel(), pyramid.levels(), {affine.data(), level.data(), count, side},
-                   threads, stop, patches.data());
+    sample_patches(choose_kernel(), pyramid.levels(),
+                   {affine.data(), level.data(), count, kCodeSide}, threads, stop, patches.data());
     return patches;
   }
 
-  std::vector<Matrix> frames(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
-                             double scale, int threads) const {
-    const auto patches =
-        cut(pyramid, keypoints, count, nullptr, scale / file.reach, kOrientationSide, threads);
-    std::vector<Matrix> frames(static_cast<size_t>(count));
-    const int outputs = file.orientation->outputs();
-    const auto store = [&](int64_t first, int some, const int32_t* sums) {
-      for (int i = 0; i < some; ++i) {
-        const bool upright = keypoints[first + i].angle < 0;
-        frames[static_cast<size_t>(first + i)] =
-            upright ? Matrix{1, 0, 0, 1} : frame(sums + i * outputs);
-      }
-    };
+  // As the orientation network says.
+  std::vector<uint8_t> turn(const std::vector<uint8_t>& patches, const KeyPoint* keypoints,
+                            int64_t count, int threads) const {
+    const auto upright = std::make_unique<bool[]>(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) upright[static_cast<size_t>(i)] = keypoints[i].angle < 0;
+    std::vector<uint8_t> turned(patches.size());
+    std::vector<int32_t> steps(static_cast<size_t>(count));
     Stop stop(never);
-    file.orientation->run(choose_kernel(), patches.data(), count, threads, stop, store);
-    return frames;
+    orient(choose_kernel(), *file.orientation, patches.data(), upright.get(), count, threads, stop,
+           turned.data(), steps.data());
+    return turned;
   }
 
   void describe(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count, double scale,
                 int threads, uint8_t* codes) const {
-    std::vector<Matrix> adapted;
-    if (file.orientation) adapted = frames(pyramid, keypoints, count, scale, threads);
-    const Matrix* const frame = file.orientation ? adapted.data() : nullptr;
-    const auto patches =
-        file.codes->round()
-            ? cut_log_polar(pyramid, keypoints, count, frame, scale, threads)
-            : cut(pyramid, keypoints, count, frame, scale, kCodeSide, threads);
+    auto patches = file.codes->round() ? cut_log_polar(pyramid, keypoints, count, scale, threads)
+                                       : cut(pyramid, keypoints, count, scale, threads);
+    if (file.orientation) patches = turn(patches, keypoints, count, threads);
     const int outputs = file.codes->outputs();
     const auto pack = [&](int64_t first, int some, const int32_t* sums) {
       pack_signs(sums, some, outputs, codes + first * (outputs / 8));
@@ -215,14 +176,12 @@ std::vector<uint8_t> Extractor::compute(const GrayImage& image,
   for (KeyPoint& keypoint : sized) {
     check(keypoint);
     if (keypoint.size * scale < kLeastSide) keypoint.size = static_cast<float>(kUsualSide / scale);
-    // The orientation network's patches have fewer samples, which lie farther apart than those of
-    // square patches for the codes.
-    levels = std::max(levels, 1 + level_of(keypoint, total / file.reach, kOrientationSide, most));
     if (file.codes->round()) {
       float circle[6];
-      // A frame leaves the area as it is, but for rounding, which must not ask for a level more.
-      write_affine(keypoint, nullptr, total * 1.000001, kCircle, circle);
+      write_affine(keypoint, total, kCircle, circle);
       levels = std::max(levels, std::min(log_polar_levels(circle), most));
+    } else {
+      levels = std::max(levels, 1 + level_of(keypoint, total, kCodeSide, most));
     }
   }
   const Pyramid pyramid(image, levels);

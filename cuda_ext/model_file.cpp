@@ -12,10 +12,10 @@
 namespace bindesc {
 namespace {
 
-constexpr char kMagic[] = {'b', 'i', 'n', 'd', 'e', 's', 'c', '2'};
+constexpr char kMagic[] = {'b', 'i', 'n', 'd', 'e', 's', 'c', '3'};
 constexpr float kInputScale = 32;      // INPUT_SCALE in bindesc/models/integer.py
 constexpr uint32_t kMostOfAShape = 4096;
-constexpr int kOrientationOutputs = 4;
+constexpr int kOrientationOutputs = 2;
 
 // As zlib's.
 uint32_t crc32(const char* data, size_t size) {
@@ -53,7 +53,7 @@ class Reader {
   size_t left_;
 };
 
-std::unique_ptr<Network> read_network(Reader& reader, bool round = false) {
+std::unique_ptr<Network> read_network(Reader& reader, bool round) {
   struct Tensors {
     std::vector<int8_t> weights;
     std::vector<int32_t> bias;
@@ -95,11 +95,10 @@ ModelFile parse(const std::vector<char>& bytes) {
   Reader reader(bytes.data() + sizeof kMagic, size - sizeof kMagic);
   ModelFile model{};
   model.support = reader.take<double>();
-  model.reach = reader.take<double>();
   const bool log_polar = reader.take<uint32_t>() != 0;
   model.codes = read_network(reader, log_polar);
-  if (reader.left()) model.orientation = read_network(reader);
-  if (!(model.support > 0 && model.reach > 0) || reader.left() || model.codes->side() != kCodeSide ||
+  if (log_polar && reader.left()) model.orientation = read_network(reader, true);
+  if (!(model.support > 0) || reader.left() || model.codes->side() != kCodeSide ||
       (model.orientation && (model.orientation->side() != kOrientationSide ||
                              model.orientation->outputs() < kOrientationOutputs))) {
     throw std::runtime_error("not a model of patches");

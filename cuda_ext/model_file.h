@@ -8,13 +8,12 @@
 
 namespace bindesc {
 
-constexpr int kCodeSide = 32, kOrientationSide = 16;  // of patches, samples
+constexpr int kCodeSide = 32, kOrientationSide = 16;  // of what the networks see, samples
 
 struct ModelFile {
   double support;  // side of what is described over what the detector's scale gives
-  double reach;    // the same side over that of the patch that `orientation` sees
   std::unique_ptr<Network> codes;        // patches to bits
-  std::unique_ptr<Network> orientation;  // patches to frames; null where a model has none
+  std::unique_ptr<Network> orientation;  // halved patches to directions; null where a model has none
 };
 
 // Throws std::runtime_error if the file cannot be read, is damaged, or of another version.

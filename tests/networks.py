@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.models.integer import CODES, ORIENTATION
+from bindesc.orientation import halve
 
 
 def calibration(patches: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
     """Of both networks of a model, from ``(N, 32, 32)`` patches."""
-    return {CODES: patches, ORIENTATION: patches[:, ::2, ::2]}
+    return {CODES: patches, ORIENTATION: halve(patches)}

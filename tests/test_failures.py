@@ -11,7 +11,7 @@ import pytest
 from image_sets import HOMOGRAPHY, picture, scene, write_image_sets
 
 from benchmarks import common, failures
-from benchmarks.descriptors import PEERS, Descriptor, bindesc_descriptor
+from benchmarks.descriptors import PEERS, Descriptor
 from benchmarks.failure_causes import (
     CAUSES,
     Findable,
@@ -25,6 +25,7 @@ from benchmarks.failure_causes import (
 from benchmarks.failure_picture import draw, draw_one_each
 from benchmarks.matching_scores import CORRECT_PIXELS, one_to_one, project
 from bindesc.reference import hamming
+from bindesc.runtime import Runtime
 from bindesc.training.pairing import Differences, carry_by_homography
 
 NAMES = list(CAUSES)
@@ -34,8 +35,8 @@ NAMES = list(CAUSES)
 def compared() -> failures.Compared:
     """A picture and its warped view."""
     made = scene()
-    descriptor = bindesc_descriptor("compact")
-    first, second = (see(g, descriptor, 1.25) for g in (made.reference, made.views[1].gray))
+    model = failures.read_model("compact")
+    first, second = (see(g, *model) for g in (made.reference, made.views[1].gray))
     carried = carry_by_homography(HOMOGRAPHY, first.xy)
     return failures.Compared(first, second, find_pairs(first, second, carried))
 
@@ -99,7 +100,7 @@ def test_elsewhere_leaves_out_what_overlaps() -> None:
 
 
 def test_the_same_picture_has_no_causes_but_its_own_looks() -> None:
-    seen = see(picture(), bindesc_descriptor("compact"), 1.25)
+    seen = see(picture(), *failures.read_model("compact"))
     pairs = find_pairs(seen, seen, carry_by_homography(np.eye(3), seen.xy))
     assert len(pairs.index) == len(seen.xy)
     assert pairs.index[:, 0].tolist() == pairs.index[:, 1].tolist()
@@ -111,14 +112,14 @@ def test_the_same_picture_has_no_causes_but_its_own_looks() -> None:
 
 def test_an_image_or_a_descriptor_that_loses_keypoints_is_refused() -> None:
     with pytest.raises(ValueError, match="without keypoints"):
-        see(np.zeros((100, 100), np.uint8), PEERS["orb"](), 1.0)
+        see(np.zeros((100, 100), np.uint8), PEERS["orb"](), Runtime("tiny"))
 
     class Drops:
         def compute(self, image: np.ndarray, keypoints: tuple) -> tuple:
             return keypoints[1:], np.zeros((len(keypoints) - 1, 32), np.uint8)
 
     with pytest.raises(ValueError, match=r"described \d+ of \d+"):
-        see(picture(), Descriptor("drops", "256 bits", Drops()), 1.0)
+        see(picture(), Descriptor("drops", "256 bits", Drops()), Runtime("tiny"))
 
 
 # The table and the picture.

@@ -5,15 +5,8 @@ import numpy as np
 import torch
 from pictures import textured_gray
 
-from bindesc.orientation import frames
 from bindesc.patches import extract_patches
-from bindesc.training.frames import (
-    adapt_frames,
-    cut,
-    oriented,
-    reduce,
-    turn_frames,
-)
+from bindesc.training.frames import cut, cut_for, turn_frames
 from bindesc.training.noise import FrameNoise, draw_frames
 
 
@@ -39,22 +32,7 @@ def test_a_frame_cuts_what_the_displaced_keypoint_would_get():
 def test_the_upright_frame_is_the_centre():
     wide, expected = wide_and_patch()
     assert (cut(wide, torch.eye(2, 3)[None])[0, 0].numpy() - expected).max() < 1e-2
-    assert torch.equal(oriented(torch.nn.Identity(), wide), wide[..., 12:44, 12:44])
-    assert reduce(wide[..., 12:44, 12:44]).shape == (1, 1, 16, 16)
-
-
-def test_oriented_patches_are_turned():
-    wide, expected = wide_and_patch(90.0)
-    network = torch.nn.Identity()
-    network.orientation = lambda small: torch.tensor([[0.0, 2.0, 0.0, 0.0]]).expand(len(small), 4)
-    assert np.abs(oriented(network, wide)[0, 0].numpy() - expected).max() < 1
-
-
-def test_training_and_running_adapt_frames_alike():
-    outputs = np.random.default_rng(0).integers(-(2**20), 2**20, (100, 4)).astype(np.int32)
-    upright = torch.eye(2, 3).expand(len(outputs), 2, 3)
-    found = adapt_frames(upright, torch.from_numpy(outputs).float())[:, :, :2]
-    np.testing.assert_allclose(found.numpy(), frames(outputs), atol=0.04)  # those are rounded
+    assert torch.equal(cut_for(torch.nn.Identity(), wide), wide[..., 12:44, 12:44])
 
 
 def test_noise_falls_on_its_share_of_the_groups():

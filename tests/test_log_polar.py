@@ -130,17 +130,6 @@ def test_the_border_can_drop_keypoints():
         cut(image, xy, [40] * 5, [0] * 5, border="wrap")
 
 
-def test_a_frame_stretches():
-    image = cv2.GaussianBlur(textured_gray(240, 240), (0, 0), 2)
-    turn = np.array([[[0.0, -1.0], [1.0, 0.0]]])
-    (found,), _ = cut(image, (120, 120), 60, 0, frames=turn)
-    (expected,), _ = cut(image, (120, 120), 60, 90)
-    assert np.abs(found.astype(int) - expected).max() <= 1
-    (wide,), _ = cut(image, (120, 120), 60, 0, frames=np.diag([2, 0.5])[None])
-    right = places()[:, -1, DIRECTIONS // 2] * 30 * [2, 0.5] + 120
-    assert abs(int(wide[-1, DIRECTIONS // 2]) - int(image[round(right[1]), round(right[0])])) < 25
-
-
 @pytest.mark.parametrize("side", [16, 33, 64, 128])
 def test_squares_are_described_alike_in_any_number(side):
     image = textured_gray(400, 400)

@@ -18,7 +18,7 @@ def test_opencv_computes_the_same_activations(tmp_path, count):
     network = cv2.dnn.readNetFromONNX(str(path))
     network.setInput(patches)
     with torch.no_grad():
-        expected = load_model("compact")[0](torch.from_numpy(patches)).numpy()
+        expected = load_model("compact")[0].describe(torch.from_numpy(patches)).numpy()
     assert np.abs(network.forward() - expected).max() < 1e-3
 
 
@@ -35,17 +35,18 @@ def test_a_model_of_whole_images_takes_colour(tmp_path):
 
 def test_an_orientation_is_a_file_of_its_own(tmp_path):
     torch.manual_seed(0)
-    network = CompactNet(CompactConfig((16, 16), (2, 2), orientation=(16, 16)))
-    torch.nn.init.normal_(network.orientation.layers[-2].weight)
+    config = CompactConfig((16, 16), (2, 2), log_polar=True, orientation=(16, 16))
+    network = CompactNet(config)
+    torch.nn.init.normal_(network.orientation.scores.weight)
     model, path = tmp_path / "turns.safetensors", tmp_path / "turns.onnx"
     save_model(model, network, calibration=calibration(golden_patches()))
     written = export_onnx(model, path)
     assert written == [path, tmp_path / "turns.orientation.onnx"]
-    patches = golden_patches()[:5, None, ::2, ::2].astype(np.float32)
+    patches = torch.from_numpy(golden_patches()[:5, None]).float()
     opencv = cv2.dnn.readNetFromONNX(str(written[1]))
-    opencv.setInput(patches)
+    opencv.setInput(torch.nn.functional.avg_pool2d(patches, 2).numpy())
     with torch.no_grad():
-        expected = load_model(model)[0].orientation(torch.from_numpy(patches)).numpy()
+        expected = load_model(model)[0].orientation(patches).numpy()
     assert np.abs(opencv.forward() - expected).max() < 1e-3
 
 

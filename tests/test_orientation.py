@@ -1,4 +1,4 @@
-"""Keypoints are turned and stretched by what a network says of their patch."""
+"""Log-polar patches are turned as a network says."""
 
 import cv2
 import numpy as np
@@ -10,130 +10,172 @@ from pictures import textured_gray
 import bindesc
 from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.models.compact import CompactConfig, CompactNet
-from bindesc.models.integer import STRETCH
-from bindesc.orientation import Orienter, frames, turned, turns
-from bindesc.patches import PatchCutter, extract_patches
-from bindesc.weights import save_model
+from bindesc.models.integer import ORIENTATION, activations, from_tensors
+from bindesc.models.orientation import OrientationNet
+from bindesc.models.orientation import turn_patches as turn_in_torch
+from bindesc.orientation import STEPS, halve, turn_patches, turn_steps, turned
+from bindesc.patches import PatchCutter
+from bindesc.runtime import Runtime
+from bindesc.weights import WeightsError, read_model, save_model
 
 
-def test_directions_become_degrees_clockwise():
+def test_directions_become_steps_clockwise():
     directions = np.array([[5, 0], [3, 3], [0, 7], [-2, 0], [0, -1], [100, 1], [0, 0]], np.int32)
-    assert turns(directions).tolist() == [0, 45, 90, 180, -90, 0, 0]
+    assert turn_steps(directions).tolist() == [0, 32, 64, 128, -64, 0, 0]
     rng = np.random.default_rng(0)
     directions = rng.integers(-(2**23), 2**23, (1000, 16)).astype(np.int32)
-    exact = np.degrees(np.arctan2(directions[:, 1], directions[:, 0]))
-    assert np.abs(turns(directions) - exact).max() <= 180 / 256 + 1e-9
-    assert (turns(directions) % (360 / 256) == 0).all()
+    exact = np.arctan2(directions[:, 1], directions[:, 0]) * (STEPS / (2 * np.pi))
+    assert np.abs(turn_steps(directions) - exact).max() <= 0.5 + 1e-9
 
 
-def test_outputs_become_a_turn_and_then_a_stretch():
-    rng = np.random.default_rng(0)
-    outputs = rng.integers(-(2**23), 2**23, (200, 16)).astype(np.int32)
-    outputs[0, :4] = 0
-    outputs[1, :4] = 5, 0, 0, 0
-    found = frames(outputs)
-    np.testing.assert_allclose(np.linalg.det(found), 1)
-    np.testing.assert_allclose(found[:2], np.stack([np.eye(2)] * 2))
-    x, y, z, w = outputs[2:, :4].astype(float).T
-    p, q = STRETCH * np.stack([z, w]) / np.sqrt(x * x + y * y + z * z + w * w)
-    stretch = np.moveaxis(np.array([[1 + p, q], [q, 1 - p]]), 2, 0)
-    stretch /= np.sqrt(np.linalg.det(stretch))[:, None, None]
-    length = np.hypot(x, y)
-    turn = np.moveaxis(np.array([[x, -y], [y, x]]) / length, 2, 0)
-    np.testing.assert_allclose(found[2:], stretch @ turn, atol=0.04)  # they are rounded
-    angle = np.float32(rng.uniform(0, 360, 200))
-    expected = (angle + turns(outputs)) % 360
-    assert np.abs((turned(angle, found) - expected + 180) % 360 - 180).max() < 1e-3
-    assert turned(np.float32([-1]), found[:1]) == -1
+def test_angles_turn_and_upright_ones_stay():
+    angle, steps = np.float32([350, 10, -1, 0]), np.int32([32, -32, 32, 0])
+    assert turned(angle, steps).tolist() == [35, 325, -1, 0]
 
 
-def centroid(patches):
-    """The direction of the brightness, which a turned patch turns with."""
-    offset = np.arange(16) - 7.5
-    values = patches.astype(float)
-    x, y = (values * offset).sum((1, 2)), (values * offset[:, None]).sum((1, 2))
-    return np.stack([x, y, 0 * x, 0 * x], 1).astype(np.int32)
+def test_halving_rounds_the_mean_of_four():
+    patches = np.array([[[0, 1, 255, 255], [0, 1, 255, 254], [1, 1, 0, 0], [1, 2, 0, 1]]], np.uint8)
+    assert halve(patches).tolist() == [[[1, 255], [1, 0]]]
 
 
-def points(count=40):
+def log_polar(turn=0.0, count=40):
+    """Patches of a smooth picture's keypoints, each turned by so many degrees."""
+    image = cv2.GaussianBlur(textured_gray(240, 240), (0, 0), 4)
     rng = np.random.default_rng(1)
     xy = rng.uniform(40, 200, (count, 2)).astype(np.float32)
     size = rng.uniform(20, 40, count).astype(np.float32)
-    return xy, size, rng.uniform(0, 360, count).astype(np.float32)
+    angle = rng.uniform(0, 360, count)
+    return PatchCutter(image).cut_log_polar(xy, size, np.float32((angle + turn) % 360))[0]
 
 
-def test_the_turned_patch_has_its_direction_to_the_right():
-    image = cv2.GaussianBlur(textured_gray(240, 240), (0, 0), 4)
-    xy, size, angle = points()
-    cutter = PatchCutter(image)
-    adapted = Orienter(centroid).adapt(cutter, xy, size, angle, 1.5)
-    before = np.abs(turns(centroid(cutter.cut(xy, size, angle, scale=1.5, side=16)[0])))
-    after = np.abs(
-        turns(centroid(cutter.cut(xy, size, angle, scale=1.5, side=16, frames=adapted)[0]))
-    )
-    assert np.median(before) > 45
-    assert np.median(after) < 12  # the square's corners leave and enter
+@pytest.mark.parametrize("steps", [8, -64, 128, -128, 3, -21, 100])
+def test_a_turned_patch_is_that_of_the_turned_keypoint(steps):
+    patches = log_polar()
+    found = turn_patches(patches, np.full(40, steps, np.int32)).astype(int)
+    expected = log_polar(steps * 360 / STEPS).astype(int)
+    error, change = np.abs(found - expected).mean(), np.abs(patches - expected).mean()
+    # Between two columns there is less contrast.
+    assert error < (0.1 if steps % 8 == 0 else 0.4) * change
+    assert error < 0.1 if steps % 8 == 0 else error < 1
 
 
-def test_upright_keypoints_stay_upright():
-    xy, size, angle = points(3)
-    angle[1] = -1
-    cutter = PatchCutter(textured_gray(240, 240))
-    adapted = Orienter(centroid).adapt(cutter, xy, size, angle, 1.0)
-    assert (adapted[1] == np.eye(2)).all()
-    assert (adapted[[0, 2]] != np.eye(2)).any((1, 2)).all()
+def test_training_and_running_turn_alike():
+    patches = log_polar()
+    angle = np.arange(40) * 0.37
+    steps = turn_steps(np.round(1e6 * np.stack([np.cos(angle), np.sin(angle)], 1)).astype(np.int32))
+    radians = torch.from_numpy(steps * (2 * np.pi / STEPS)).float()
+    directions = 3 * torch.stack([radians.cos(), radians.sin()], 1)
+    found = turn_in_torch(torch.from_numpy(patches).float()[:, None], directions)[:, 0]
+    assert np.abs(found.numpy() - turn_patches(patches, steps)).max() <= 0.51
 
 
-def test_a_stretched_patch_shows_what_the_stretch_says():
-    u, v = np.meshgrid(np.arange(200.0), np.arange(200.0))
-    image = np.clip(100 + 0.8 * (u - 100) + 0.3 * (v - 100), 0, 255).round().astype(np.uint8)
-    frame = np.array([[[1.25, 0.0], [0.0, 0.8]]])
-    at = np.full((1, 2), 100, np.float32), np.float32([32]), np.float32([90])
-    (patch,), _ = PatchCutter(image).cut(*at, frames=frame)
-    place = np.arange(32) - 15.5
-    # To the right of a patch at 90 degrees is down in the image, and down is left.
-    x, y = np.meshgrid(1.25 * place, 0.8 * place)
-    expected = 100 + 0.8 * -y + 0.3 * x
-    assert np.abs(patch - expected).max() <= 1.01
+def trained_net():
+    torch.manual_seed(0)
+    network = OrientationNet((16, 16))
+    torch.nn.init.normal_(network.scores.weight, std=0.3)
+    return network.eval()
 
 
-def test_one_cutter_cuts_what_single_calls_cut():
-    image = textured_gray(240, 240)
-    xy, size, angle = points()
-    cutter = PatchCutter(image)
-    for scale, side in ((4.0, 16), (1.0, 32), (9.0, 32)):
-        options = {"scale": scale, "side": side}
-        expected, _ = extract_patches(image, xy, size, angle, **options)
-        assert (cutter.cut(xy, size, angle, **options)[0] == expected).all()
+def test_an_untrained_network_leaves_patches_as_they_are():
+    patches = torch.from_numpy(log_polar()).float()[:, None]
+    directions = OrientationNet((8, 8, 8))(patches)
+    assert torch.equal(turn_in_torch(patches, directions), patches)
+
+
+@torch.no_grad()
+def test_the_orientation_turns_with_the_patch():
+    network = trained_net()
+    network.trust.data.zero_()
+    patches = torch.from_numpy(log_polar(count=8)).float()[:, None]
+    before, after = network(patches), network(patches.roll(8, 3))  # a quarter, clockwise
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(after, before @ turn.T, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_inference_network_is_the_same_function():
+    network = trained_net()
+    halves = torch.from_numpy(halve(log_polar())).float()[:, None]
+    whole = halves.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    np.testing.assert_allclose(network.for_inference()(halves), network(whole), atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model whose orientation network turns every keypoint by 90 degrees."""
-    torch.manual_seed(0)
-    network = CompactNet(CompactConfig((16, 16), (2, 2), orientation=(16, 16)))
-    network.orientation.layers[-2].bias.data = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    """A model with an orientation network that was not trained, but turns."""
+    network = CompactNet(
+        CompactConfig((16, 16), (2, 2), support=1.25, log_polar=True, orientation=(16, 16))
+    )
+    network.orientation = trained_net()
     path = tmp_path_factory.mktemp("model") / "turns.safetensors"
-    patches = np.random.default_rng(0).integers(0, 256, (64, 32, 32), np.uint8)
-    save_model(path, network, calibration=calibration(patches))
+    save_model(path, network, calibration=calibration(log_polar(count=64)))
     return path
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])
-def test_an_extractor_turns_before_it_cuts(model, device):
+def test_every_way_of_running_turns_alike(model, device):
+    patches = log_polar(count=77)
+    layers = from_tensors(read_model(model)[1], ORIENTATION)
+    steps = turn_steps(activations(layers, halve(patches)))
+    assert len(set(steps)) > 20
+    upright = np.arange(77) % 5 == 0
+    steps[upright] = 0
+    runtime = Runtime(model, device)
+    found, found_steps = runtime.turn(patches, upright)
+    assert (found_steps == steps).all()
+    assert (found == turn_patches(patches, steps)).all()
+    assert runtime.turn(patches[:0])[0].shape == (0, 32, 32)
+    assert (runtime.codes(patches, upright) == runtime.codes(found, np.ones(77, bool))).all()
+
+
+def test_the_core_refuses_what_does_not_fit(model):
+    core = Runtime(model)._turn.__closure__[0].cell_contents
+    patches, upright = log_polar(count=3), np.zeros(3, bool)
+    with pytest.raises(ValueError, match="upright: the length"):
+        core.turn(patches, upright[:2], 1)
+    with pytest.raises(ValueError, match=r"patches: expected \(N, 32, 32\)"):
+        core.turn(np.ascontiguousarray(patches[:, ::2]), upright, 1)
+    codes = Runtime("tiny")._describe.__closure__[0].cell_contents
+    with pytest.raises(ValueError, match="not an orientation network"):
+        codes.turn(patches, upright, 1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_an_extractor_turns_all_but_upright_keypoints(model, device):
     image = textured_gray()
     extractor = bindesc.create(model=model, nfeatures=100, device=device)
     keypoints, codes = extractor.detectAndCompute(image, None)
+    runtime = extractor._runtime
     xy, size, angle, _ = to_arrays(keypoints)
-    scale = SCALE_FACTORS["orb"]
-    patches, _ = extract_patches(image, xy, size, (angle + 90) % 360, scale=scale)
-    assert (extractor.describe(patches) == codes).all()
-    features = extractor.extract(image)
-    assert (features.descriptors == codes).all()
-    assert (features.angle == angle).all()  # the detector's
-    same = extractor.detect(image)
-    assert [k.angle for k in keypoints] == [k.angle for k in same]
+    scale = SCALE_FACTORS["orb"] * runtime.support
+    patches, _ = runtime.cut(image, xy, size, angle, scale=scale)
+    steps = runtime.turn(patches)[1]
+    new = turned(angle, steps)
+    assert (runtime.codes(patches) == codes).all()
+    assert (extractor.extract(image).angle == angle).all()  # the detector's
+    again, _ = runtime.cut(image, xy, size, new, scale=scale)
+    as_is = runtime.codes(again, np.ones(len(again), bool))
+    assert np.median(np.bitwise_count(as_is ^ codes).sum(1)) < 20  # of 256 bits
     upright = [cv2.KeyPoint(*k.pt, k.size, -1) for k in keypoints]
-    patches, _ = extract_patches(image, xy, size, np.full_like(angle, -1), scale=scale)
-    assert (extractor.compute(image, upright)[1] == extractor.describe(patches)).all()
+    patches, _ = runtime.cut(image, xy, size, np.full_like(angle, -1), scale=scale)
+    expected = runtime.codes(patches, np.ones(len(patches), bool))
+    assert (extractor.compute(image, upright)[1] == expected).all()
+    mixed = [*upright[:5], *keypoints[5:]]
+    expected = np.concatenate([expected[:5], codes[5:]])
+    assert (extractor.compute(image, mixed)[1] == expected).all()
     assert extractor.compute(image, ()) == ((), None)
+
+
+def test_an_orientation_is_for_log_polar_patches():
+    with pytest.raises(ValueError, match="orientation: turns log-polar patches"):
+        CompactConfig((16, 16), (2, 2), orientation=(16, 16))
+
+
+def test_a_model_that_turned_square_patches_is_refused(model, tmp_path):
+    _, tensors = read_model(model)
+    old = tmp_path / "old.safetensors"
+    kept = {k: v for k, v in tensors.items() if not k.endswith("circular") or "orient" not in k}
+    assert len(kept) == len(tensors) - 2
+    runtime = Runtime(model)
+    with pytest.raises(WeightsError, match="older version; train anew"):
+        runtime._prepare(old, kept, "cpu")

@@ -16,7 +16,6 @@ import torch
 from networks import calibration
 from pictures import textured
 
-import bindesc
 from bindesc.cli import main
 from bindesc.folder import FolderError
 from bindesc.image import ImageError
@@ -25,11 +24,12 @@ from bindesc.patches import PatchCutter
 from bindesc.runtime import Runtime
 from bindesc.training.blend import blend
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
-from bindesc.training.losses import frame_loss, hardest_triplet, relax_bits
+from bindesc.training.losses import hardest_triplet, relax_bits, turn_loss
 from bindesc.training.metric import (
     WEIGHTS,
     MetricConfig,
     PatchSource,
+    _loss,
     _start_from,
     draw_batch,
     split_groups,
@@ -41,7 +41,7 @@ from bindesc.training.pairs import PairSettings, build_pairs, open_pairs
 from bindesc.training.patch_images import open_patches
 from bindesc.training.precision import autocast
 from bindesc.training.run import CHECKPOINT, CURVES, LOG, read_log
-from bindesc.weights import WeightsError, golden_patches, load_model, read_model, save_model
+from bindesc.weights import WeightsError, golden_patches, load_model, save_model
 
 SETTINGS = PairSettings(views=2, pairs_per_view=30, min_pairs=8, keypoints=500)
 CONFIG = MetricConfig(
@@ -203,7 +203,7 @@ def test_the_triplet_loss_is_its_formula():
         ]
         expected.append(max(0, np.linalg.norm(first[i] - second[i]) - min(gaps)))
     loss = hardest_triplet(*map(torch.from_numpy, (first, second, negative, margin)))
-    assert np.isclose(loss.item(), np.mean(expected))
+    np.testing.assert_allclose(loss, expected)
 
 
 def turning(*angles):
@@ -211,16 +211,14 @@ def turning(*angles):
     return np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
 
 
-def test_the_loss_of_frames_is_its_formula():
+def test_the_loss_of_turns_is_its_formula():
     second = np.random.default_rng(0).normal(size=(5, 2, 2)) + 4 * np.eye(2)
     rest = turning(0, 0.3, np.pi, 0.2, 0)
-    rest[3] @= np.diag([1.25, 0.8])
-    rest[4] @= np.diag([3, 1 / 3])  # more than counts
+    rest[4] @= np.diag([3, 1 / 3])  # a stretch costs nothing
     linear = np.random.default_rng(1).normal(size=(5, 2, 2)) + 4 * np.eye(2)
     first = np.linalg.inv(linear) @ (second * 1.7) @ rest  # sizes do not matter
-    turn, stretch = frame_loss(*map(torch.from_numpy, (first, second, linear)))
+    turn = turn_loss(*map(torch.from_numpy, (first, second, linear)))
     assert turn.item() == pytest.approx(np.mean([0, 1 - np.cos(0.3), 1.2, 1 - np.cos(0.2), 0]))
-    assert stretch.item() == pytest.approx(np.mean([0, 0, 0, 0.45**2, 1]), abs=1e-9)
 
 
 def test_the_gradient_of_the_loss():
@@ -229,7 +227,7 @@ def test_the_gradient_of_the_loss():
     negative = ~torch.eye(4, dtype=torch.bool)
 
     def loss(a):
-        return hardest_triplet(*relax_bits(a, 1.5).chunk(2), negative, torch.tensor(1.0))
+        return hardest_triplet(*relax_bits(a, 1.5).chunk(2), negative, torch.tensor(1.0)).mean()
 
     assert torch.autograd.gradcheck(loss, activations)
 
@@ -301,20 +299,63 @@ def test_mirrored_pairs_are_mapped_the_other_way(wide):
         np.testing.assert_allclose(linear, original if same else mirror @ original @ mirror)
 
 
-def test_an_orientation_is_trained_with_the_code(wide, tmp_path):
-    model = replace(CONFIG.model, orientation=(8, 8))
-    config = replace(CONFIG, model=model, noise=FrameNoise(share=0.5))
-    scores = train(wide, tmp_path / "run", config)
+LOG_POLAR = replace(CONFIG.model, log_polar=True, support=1.25)
+TURNING = replace(LOG_POLAR, orientation=(8, 8))
+
+
+@pytest.mark.parametrize("kind", ["wide", "seen"])
+def test_an_orientation_is_trained_with_the_code(kind, request, tmp_path):
+    noise = FrameNoise(share=0.5 if kind == "wide" else 0.0)
+    config = replace(CONFIG, model=TURNING, noise=noise)
+    scores = train(request.getfixturevalue(kind), tmp_path / "run", config)
     assert 0 <= scores["accuracy"] <= 1
     network = load_model(tmp_path / "run" / WEIGHTS)[0]
-    last = network.orientation.layers[-2]
-    assert last.weight.abs().max() > 0  # it starts from zero
-    assert bindesc.create(model=tmp_path / "run" / WEIGHTS)._runtime.orienter is not None
+    assert network.orientation.scores.weight.abs().max() > 0  # it starts from zero
+    patches = golden_patches()
+    assert (Runtime(tmp_path / "run" / WEIGHTS).turn(patches)[1] != 0).any()
 
 
-def test_an_orientation_and_noise_need_a_wide_set(pairs, wide, tmp_path):
-    model = replace(CONFIG.model, orientation=(8, 8))
-    for config in (replace(CONFIG, model=model), replace(CONFIG, noise=FrameNoise(share=0.5))):
+def test_the_orientation_learns_how_views_are_turned(wide, tmp_path):
+    """Where the detector's angles are wrong by a known turn, it finds that turn back."""
+    data = open_pairs(wide)
+    groups, _ = split_groups(data, 3)
+    torch.manual_seed(0)
+    network = CompactNet(TURNING)
+    optimiser = torch.optim.Adam(network.orientation.parameters(), 1e-2)
+    source = PatchSource(data, torch.device("cpu"))
+    config = replace(CONFIG, model=TURNING, noise=FrameNoise(1.0, 0.0, 0.0, 40.0), steps=40)
+    losses = []
+    for step in range(40):
+        batch = draw_batch(data, groups, replace(config, seed=step % 2), 0)
+        loss = _loss(network, source, batch, replace(config, margin=-9.0), step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+
+
+def test_only_pairs_that_turn_little_are_triplets(wide):
+    data = open_pairs(wide)
+    groups, _ = split_groups(data, 3)
+    batch = draw_batch(data, groups, CONFIG, 0)
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    turned = batch._replace(linear=batch.linear.clone())
+    turned.linear[: len(turned.linear) // 2] = turn @ turned.linear[: len(turned.linear) // 2]
+    source = PatchSource(data, torch.device("cpu"))
+    torch.manual_seed(0)
+    network = CompactNet(CONFIG.model)
+    every, few = (
+        _loss(network, source, b, replace(CONFIG, most_turn=limit), 0)
+        for b, limit in ((batch, 180.0), (turned, 180.0))
+    )
+    assert torch.equal(every, few)
+    few = _loss(network, source, turned, replace(CONFIG, most_turn=80.0), 0)
+    assert not torch.equal(every, few)
+
+
+def test_noise_and_log_polar_patches_need_a_wide_set(pairs, wide, tmp_path):
+    for config in (replace(CONFIG, model=LOG_POLAR), replace(CONFIG, noise=FrameNoise(share=0.5))):
         with pytest.raises(ValueError, match="without --narrow"):
             train(pairs, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
@@ -326,12 +367,11 @@ def test_an_orientation_and_noise_need_a_wide_set(pairs, wide, tmp_path):
 
 @pytest.fixture(scope="module")
 def seen(photos, tmp_path_factory):
-    """A set of what a network with log-polar patches and an orientation sees."""
+    """A set of what a network with log-polar patches sees before it turns them."""
     folder = tmp_path_factory.mktemp("sets")
     torch.manual_seed(3)
-    config = replace(CONFIG.model, log_polar=True, support=1.25, orientation=(8, 8))
-    network = CompactNet(config)
-    torch.nn.init.normal_(network.orientation.layers[-2].weight, std=0.1)
+    network = CompactNet(TURNING)
+    torch.nn.init.normal_(network.orientation.scores.weight, std=0.1)
     path = folder / "first.safetensors"
     save_model(path, network, calibration=calibration(golden_patches()))
     build_pairs(photos, folder / "seen", replace(SETTINGS, model=str(path), noise=0.5))
@@ -362,24 +402,20 @@ def test_errors_are_drawn_when_a_set_is_built(photos, seen, tmp_path):
         train(seen, tmp_path / "run", replace(CONFIG, noise=FrameNoise(share=0.5)))
 
 
-def test_codes_are_trained_and_the_orientation_stays(seen, tmp_path):
-    data = open_pairs(seen)
-    first = load_model(data.seen_by)[0]
-    config = replace(CONFIG, model=first.config)
+def test_a_set_of_log_polar_patches_is_for_any_orientation(seen, tmp_path):
+    config = replace(CONFIG, model=replace(LOG_POLAR, channels=(16, 8)))
     scores = train(seen, tmp_path / "run", config)
     assert 0 <= scores["accuracy"] <= 1
     trained = load_model(tmp_path / "run" / WEIGHTS)[0]
-    for name, value in first.orientation.state_dict().items():
-        assert torch.equal(trained.orientation.state_dict()[name], value), name
-    assert not torch.equal(trained.layers[0].weight, first.layers[0].weight)
-    before, after = (read_model(path)[1] for path in (data.seen_by, tmp_path / "run" / WEIGHTS))
-    integers = [name for name in before if name.startswith("orientation.int8.")]
-    assert integers
-    assert all((before[name] == after[name]).all() for name in integers)
+    assert trained.orientation is None
     goes_on = replace(config, steps=1, learning_rate=0.0, weight_decay=0.0)
     train(seen, tmp_path / "again", goes_on, initial=str(tmp_path / "run" / WEIGHTS))
     again = load_model(tmp_path / "again" / WEIGHTS)[0]
     assert torch.equal(again.layers[0].weight, trained.layers[0].weight)
+    command = ["train", "compact", str(seen), "--steps", "1", "--out", str(tmp_path / "third")]
+    assert main([*command, "--init", str(tmp_path / "run" / WEIGHTS), "--orientation", "8"]) == 0
+    third = load_model(tmp_path / "third" / WEIGHTS)[0].config
+    assert third == replace(config.model, orientation=(8,))
 
 
 def test_weights_are_blended_and_their_statistics_taken_anew():
@@ -418,20 +454,15 @@ def test_a_share_of_the_initial_weights_is_kept(wide, seen, tmp_path, capsys):
     assert torch.allclose(states[2], (states[0] + states[1]) / 2, atol=1e-3)  # files have float16
     assert torch.allclose(states[3], states[0], atol=1e-3)
     assert not torch.allclose(states[1], states[0], atol=1e-3)
-    for name, value in first.orientation.state_dict().items():
-        assert torch.equal(half.orientation.state_dict()[name], value), name
     command = ["train", "compact", str(wide), "--out", str(tmp_path / "run")]
     assert main([*command, "--initial-share", "0.5"]) == 2
     assert "no model to start from" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_set_is_for_networks_like_its_own(seen, tmp_path, capsys):
+def test_a_set_is_for_networks_like_its_own(seen, tmp_path):
     with pytest.raises(ValueError, match="log_polar is True"):
         train(seen, tmp_path / "run", CONFIG)
-    command = ["train", "compact", str(seen), "--out", str(tmp_path / "run")]
-    assert main([*command, "--orientation", "16,16"]) == 2
-    assert "orientation is (8, 8)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -473,15 +504,13 @@ def test_bingan_wants_square_patches(seen):
 
 
 def test_an_orientation_is_added_to_a_model(wide, tmp_path):
-    train(wide, tmp_path / "first", CONFIG)
+    train(wide, tmp_path / "first", replace(CONFIG, model=LOG_POLAR))
     frozen = replace(CONFIG, steps=1, learning_rate=0.0, weight_decay=0.0)
-    added = replace(frozen, model=replace(CONFIG.model, orientation=(8, 8)))
+    added = replace(frozen, model=TURNING)
     train(wide, tmp_path / "second", added, initial=str(tmp_path / "first" / WEIGHTS))
     first, second = (load_model(tmp_path / n / WEIGHTS)[0] for n in ("first", "second"))
     assert torch.equal(first.layers[0].weight, second.layers[0].weight)
-    last = second.orientation.layers[-2]
-    assert not last.weight.any()  # every angle stays as it is
-    assert last.bias.tolist() == [1, 0, 0, 0]
+    assert not second.orientation.scores.weight.any()  # every angle stays as it is
     other = replace(added, model=replace(added.model, bits=32))
     with pytest.raises(WeightsError, match="wanted"):
         train(wide, tmp_path / "third", other, initial=str(tmp_path / "first" / WEIGHTS))
@@ -607,7 +636,7 @@ def test_training_starts_from_a_model(pairs, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "bindesc.training.metric.hardest_triplet",
-        lambda first, *_: first.sum() * float("nan"),
+        lambda first, *_: first.sum(1) * float("nan"),
     )
     with pytest.raises(FloatingPointError, match="step 0"):
         train(pairs, tmp_path / "run", CONFIG)

@@ -138,8 +138,9 @@ def test_folding_changes_nothing_but_rounding():
 def test_multiply_adds_by_hand():
     code = 16 * 16 * 9 * 8 + 8 * 8 * 9 * 8 * 8 + 8 * 8 * 8 * 64
     assert multiply_adds(SMALL) == code
-    orientation = 16 * 16 * 9 * 4 + 8 * 8 * 9 * 4 * 8 + 8 * 8 * 8 * 4
-    assert multiply_adds(replace(SMALL, orientation=(4, 8))) == code + orientation
+    orientation = 16 * 16 * 9 * 4 + 8 * 8 * 9 * 4 * 8 + 8 * 8 * 8 * 2
+    turning = replace(SMALL, log_polar=True, orientation=(4, 8))
+    assert multiply_adds(turning) == code + orientation
 
 
 def test_the_same_bytes_for_any_batch_and_thread_count(tmp_path):

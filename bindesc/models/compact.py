@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
-from .orientation import OrientationNet, orientation_strides
+from .orientation import OrientationNet, orientation_strides, turn_patches
 
 _LEAST_SIDE = 4  # of a map in the C++ core
 _MOST_INPUTS = 2**14  # of the last layer: products with int8 then stay far below 2^24
@@ -28,12 +28,12 @@ class CompactConfig:
             ``SCALE_FACTORS`` entry gives.
         log_polar: the network sees log-polar patches, see :mod:`bindesc.log_polar`, whose last ring
             is ``REACH`` times as wide; otherwise it sees the patch itself.
-        orientation: output channels of the 3x3 convolutions of the network that turns and
-            stretches keypoints before their patch is cut, see
-            :class:`bindesc.models.orientation.OrientationNet`; none where they stay as they are.
+        orientation: output channels of the 3x3 convolutions of the network that turns log-polar
+            patches, see :class:`bindesc.models.orientation.OrientationNet`; none where they stay as
+            they are.
 
     Raises:
-        ValueError: the shape cannot run in integers.
+        ValueError: the shape cannot run in integers, or patches that are turned are not log-polar.
     """
 
     channels: tuple[int, ...] = (16, 24, 32, 48)
@@ -60,6 +60,8 @@ class CompactConfig:
                 f"channels, strides: the last layer would have {inputs} inputs, of at most "
                 f"{_MOST_INPUTS}; more cannot be summed exactly"
             )
+        if self.orientation and not self.log_polar:
+            raise ValueError("orientation: turns log-polar patches; choose log_polar too")
 
     @property
     def last_side(self) -> int:
@@ -76,7 +78,7 @@ class CompactNet(nn.Module):
     activation over the training data, so that every bit is set about half of the time.
 
     Attributes:
-        orientation: what adapts the keypoints whose patches come here, or None.
+        orientation: what turns the patches first, or None.
     """
 
     def __init__(self, config: CompactConfig | None = None):
@@ -92,10 +94,16 @@ class CompactNet(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Activations before the sign."""
+        if self.orientation is not None:
+            patches = turn_patches(patches, self.orientation(patches))
+        return self.describe(patches)
+
+    def describe(self, patches: Tensor) -> Tensor:
+        """The activations of patches that are turned already."""
         return self.layers(normalise_patches(patches))
 
     def for_inference(self) -> nn.Sequential:
-        """The same function in evaluation mode, without batch normalisation."""
+        """The function of :meth:`describe` in evaluation mode, without batch normalisation."""
         return nn.Sequential(NormalisePatches(), *fold_batch_norm(self.layers)).eval()
 
 

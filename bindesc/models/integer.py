@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 INPUT_ZERO = 128  # what a normalised value of 0 becomes in the first layer's input
 INPUT_SCALE = 32.0  # what a deviation of 1 becomes there; values are cut at 127 / 32 = 3.97
-ORIENTATION_SIDE = 16  # of the orientation network's patches, which cover what the code's cover
-ORIENTATION_OUTPUTS = 4  # a direction, x and y, and what stretches a patch, z and w
-STRETCH = 0.5  # largest that it says, of (p, q): then a patch is three times as long as wide
+ORIENTATION_SIDE = 16  # of what the orientation network sees: the code's patches at half their side
+ORIENTATION_OUTPUTS = 2  # a direction, x and y
 CHANNEL_BLOCK = 16  # channels come in multiples of this
 EXACT = 2**24  # float32 holds every integer below
 

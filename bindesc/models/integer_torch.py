@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .compact import CompactNet
 from .integer import INPUT_SCALE, INPUT_ZERO, IntegerLayer, normalise, quantise_layer
-from .layers import CircularConvolution, fold_batch_norm, go_round, normalise_patches
+from .layers import CircularConvolution, go_round, normalise_patches
 from .orientation import OrientationNet
 
 # Activations above this share of all are cut off.
@@ -35,9 +35,9 @@ def quantise(
         The layers.
     """
     training = model.training
-    folded = fold_batch_norm(model.layers)
+    inference = model.for_inference()
     model.train(training)
-    convolutions = [layer for layer in folded if isinstance(layer, nn.Conv2d)]
+    convolutions = [layer for layer in inference if isinstance(layer, nn.Conv2d)]
     maps = normalise_patches(torch.from_numpy(np.asarray(patches)).float()[:, None])
     unit, zero = 1 / INPUT_SCALE, INPUT_ZERO
     layers = []

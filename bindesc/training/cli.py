@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .phototour import Summary
 
 WIDE_MARGIN = 1.75  # a square turns in one 1.42 times as wide; the rest is for shifts
-WIDE_TURN = 60.0  # degrees; the detector's angles hardly ever differ by more on one corner
+WIDE_TURN = 180.0  # degrees; those that differ by much teach an orientation network only
 PATCHES = "patches"  # in the folder of a run, the set that it made
 
 
@@ -79,13 +79,13 @@ def register(commands: Any) -> None:
         "--narrow",
         action="store_true",
         help="patches no wider than described, of pairs whose angles agree better: a third of the "
-        "size, but not for the training of an orientation or with noise",
+        "size, but not for log-polar patches or with noise",
     )
     build.add_argument(
         "--model",
         default="",
-        help="name or path of a model: store what its network sees, turned and stretched by its "
-        "orientation network, which training then leaves as it is; the best for training its codes",
+        help="name or path of a model: store the patches that its networks see, sampled from the "
+        "photo as they are later; the best for training a model like it",
     )
     build.add_argument(
         "--noise",
@@ -266,13 +266,13 @@ def _train_compact(args: argparse.Namespace) -> int:
     from .pairs import open_pairs
 
     data = open_pairs(args.pairs)
-    if data.seen_by is not None:
-        model = _config_of(data.seen_by)
-    elif args.init is not None:
-        model = replace(_config_of(args.init), support=data.settings.support)
+    known = data.seen_by if args.init is None else args.init
+    if known is not None:
+        model = _config_of(known)
     else:
-        log_polar = data.settings.margin >= REACH
-        model = CompactConfig(support=data.settings.support, log_polar=log_polar)
+        model = CompactConfig(log_polar=data.settings.margin >= REACH)
+    if data.seen_by is None:
+        model = replace(model, support=data.settings.support)
     shape = {
         name: numbers
         for name in ("channels", "strides", "orientation")

@@ -1,4 +1,4 @@
-"""Patches cut anew out of wider ones: as the orientation network says, and displaced by noise.
+"""Patches cut anew out of wider ones, displaced by noise.
 
 A frame ``(2, 3)`` takes a patch's coordinates (u, v, 1), from its centre in its samples, to those
 of the wide patch, from the centre in the same unit.
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..log_polar import REACH, places, ring_spacing
-from ..models.integer import ORIENTATION_SIDE, STRETCH
 from ..patches import PATCH_SIDE
 from .pairs import centre
 
@@ -53,55 +52,22 @@ def cut_log_polar(wide: Tensor, frames: Tensor) -> Tensor:
 def turn_frames(frames: Tensor, directions: Tensor) -> Tensor:
     """Turn ``(N, 2, 3)`` frames, so that ``(N, 2)`` directions in them come to point right."""
     cosine, sine = F.normalize(directions, dim=1).unbind(1)
-    return _map_first(frames, cosine, -sine, sine, cosine)
+    turn = torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
+    return torch.cat([frames[:, :, :2] @ turn, frames[:, :, 2:]], 2)
 
 
-def adapt_frames(frames: Tensor, outputs: Tensor) -> Tensor:
-    """Turn and stretch ``(N, 2, 3)`` frames by ``(N, 4)`` outputs of an orientation network."""
-    p, q = stretches(outputs).unbind(1)
-    scale = (1 - p * p - q * q).rsqrt()
-    stretched = _map_first(frames, (1 + p) * scale, q * scale, q * scale, (1 - p) * scale)
-    return turn_frames(stretched, outputs[:, :2])
-
-
-def stretches(outputs: Tensor) -> Tensor:
-    """``(N, 2)`` p and q of ``(N, 4)`` outputs of an orientation network."""
-    return STRETCH * F.normalize(outputs, dim=1)[:, 2:]
-
-
-def _map_first(frames: Tensor, *matrix: Tensor) -> Tensor:
-    """Frames that take coordinates through a matrix first, given row by row."""
-    linear = torch.stack(matrix, 1).unflatten(1, (2, 2))
-    return torch.cat([frames[:, :, :2] @ linear, frames[:, :, 2:]], 2)
-
-
-def reduce(patches: Tensor) -> Tensor:
-    """``(N, 1, 32, 32)`` patches as the orientation network sees them, ``(N, 1, 16, 16)``."""
-    return F.avg_pool2d(patches, PATCH_SIDE // ORIENTATION_SIDE)
-
-
-def cut_for(network: nn.Module, wide: Tensor, frames: Tensor) -> Tensor:
-    """What a network describes, ``(N, 1, 32, 32)``, out of ``(N, 1, S, S)`` patches at frames."""
-    return (cut_log_polar if _sees_log_polar(network) else cut)(wide, frames)
-
-
-def oriented(network: nn.Module, wide: Tensor) -> Tensor:
+def cut_for(network: nn.Module, wide: Tensor, frames: Tensor | None = None) -> Tensor:
     """What a network describes, ``(N, 1, 32, 32)``, out of ``(N, 1, S, S)`` patches.
 
-    They are turned and stretched, if the network has an orientation network.
+    ``frames`` are upright by default.
     """
-    frames = torch.eye(2, 3, device=wide.device).expand(len(wide), 2, 3)
-    orientation = getattr(network, "orientation", None)
-    if orientation is None and not _sees_log_polar(network):
+    log_polar = bool(getattr(getattr(network, "config", None), "log_polar", False))
+    if frames is None and not log_polar:
         inner: Tensor = centre(wide)
         return inner
-    if orientation is not None:
-        frames = adapt_frames(frames, orientation(reduce(centre(wide))))
-    return cut_for(network, wide, frames)
-
-
-def _sees_log_polar(network: nn.Module) -> bool:
-    return bool(getattr(getattr(network, "config", None), "log_polar", False))
+    if frames is None:
+        frames = torch.eye(2, 3, device=wide.device).expand(len(wide), 2, 3)
+    return (cut_log_polar if log_polar else cut)(wide, frames)
 
 
 def _blur(image: Tensor) -> Tensor:

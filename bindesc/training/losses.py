@@ -36,7 +36,7 @@ def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: Ten
             one has to be.
 
     Returns:
-        Scalar: mean of ``max(0, d_positive - (d_negative - margin))`` with the least
+        ``(N,)`` of each pair: ``max(0, d_positive - (d_negative - margin))`` with the least
         ``d_negative - margin`` from either end of the pair to any negative.
     """
 
@@ -47,7 +47,7 @@ def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: Ten
     positive = cross.diagonal()
     spare = (cross - margin).masked_fill(~negative, float("inf"))
     hardest = torch.minimum(spare.amin(0), spare.amin(1))
-    return (positive - hardest).clamp_min(0).mean()
+    return (positive - hardest).clamp_min(0)
 
 
 def signs(activations: Tensor) -> Tensor:
@@ -114,12 +114,11 @@ def activation_correlation(f: Tensor, h: Tensor, beta: float = 2.0) -> Tensor:
     return product[_pairs(product)].mean()
 
 
-def frame_loss(first: Tensor, second: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+def turn_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
     """Whether the frames of two views of a point agree once one view is carried over.
 
-    If they do, ``second^-1 linear first``, scaled to determinant 1, is the identity. Its rotation
-    by an angle costs ``1 - cos(angle)``, at most 1.2, so that points that have no orientation do
-    not count for much. Its stretch costs the squared difference of its singular values, at most 1.
+    If they do, ``second^-1 linear first`` does not turn. Its rotation by an angle costs
+    ``1 - cos(angle)``, at most 1.2, so that points that have no orientation do not count for much.
 
     Args:
         first: ``(N, 2, 2)`` linear parts of the frames in the first view's patches.
@@ -127,17 +126,17 @@ def frame_loss(first: Tensor, second: Tensor, linear: Tensor) -> tuple[Tensor, T
         linear: ``(N, 2, 2)`` from coordinates of the first patch to those of the second.
 
     Returns:
-        Two scalars, the means of the two costs.
+        Scalar: the mean cost.
     """
     a, b, c, d = second.flatten(1).unbind(1)
     adjugate = torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2))
-    rest = adjugate @ linear @ first
-    a, b, c, d = rest.flatten(1).unbind(1)
-    root = (a * d - b * c).clamp_min(1e-6).sqrt()
-    a, b, c, d = (entry / root for entry in (a, b, c, d))
-    turn = (1 - (a + d) / torch.hypot(a + d, c - b).clamp_min(1e-6)).clamp(max=1.2)
-    stretch = (a * a + b * b + c * c + d * d - 2).clamp(max=1)
-    return turn.mean(), stretch.mean()
+    return (1 - turn_cosine(adjugate @ linear @ first)).clamp(max=1.2).mean()
+
+
+def turn_cosine(linear: Tensor) -> Tensor:
+    """``(N,)`` cosine of the angle by which ``(N, 2, 2)`` maps turn."""
+    a, b, c, d = linear.flatten(1).unbind(1)
+    return (a + d) / torch.hypot(a + d, c - b).clamp_min(1e-6)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

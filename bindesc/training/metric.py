@@ -1,11 +1,12 @@
 """Metric learning of the compact network: hardest-in-batch triplets on relaxed bits.
 
-The orientation network, where there is one, learns from the same triplets, through where patches
-are cut, and from the known map between the two views.
+The orientation network, where there is one, learns from the same triplets, through how far patches
+are turned, and from the known map between the two views.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from operator import ge
 from pathlib import Path
@@ -20,13 +21,14 @@ from torch import Tensor
 from ..log_polar import REACH
 from ..models.compact import CompactConfig, CompactNet
 from ..models.integer import CODES, ORIENTATION
+from ..models.orientation import turn_patches
 from ..weights import load_model, load_weights, read_model, save_model
 from .blend import blend
 from .descent import descend
-from .frames import adapt_frames, cut, cut_for, reduce, stretches, turn_frames
-from .losses import frame_loss, hardest_triplet, relax_bits
+from .frames import cut_for, turn_frames
+from .losses import hardest_triplet, relax_bits, turn_cosine, turn_loss
 from .noise import FrameNoise, draw_frames
-from .pairs import PairSet, centre, open_pairs
+from .pairs import PairSet, open_pairs
 from .precision import autocast
 from .run import Run
 from .validation import validate
@@ -51,11 +53,8 @@ class MetricConfig:
         near: how far two points are apart for more than half of the margin: their distance over
             the side of the patch, and the logarithm of the ratio of their sizes.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
-        orientation_weight: of the orientation network's own loss.
-        stretch_weight: in that loss, of the stretch against the turn, see :func:`frame_loss`.
-        anchor_weight: in that loss, of what keeps frames near to the detector's: any function of
-            the patch that turns with it would do, and the one that is nearest to the detector's
-            inherits how exact that is on sharp corners.
+        orientation_weight: of the orientation network's own loss, see :func:`turn_loss`.
+        most_turn: pairs whose detector's orientations differ by more, degrees, have that loss only.
         noise: added to the keypoints.
         initial_share: of the weights that the run starts from in the mean with the trained ones,
             which is kept in their place.
@@ -74,8 +73,7 @@ class MetricConfig:
     near: tuple[float, float] = (0.08, 0.15)
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
-    stretch_weight: float = 3.0
-    anchor_weight: float = 0.1
+    most_turn: float = 60.0
     noise: FrameNoise = field(default_factory=FrameNoise)
     initial_share: float = 0.0
     held_out_every: int = 16
@@ -108,7 +106,7 @@ class Batch(NamedTuple):
             detector's orientation still points to the right; half of the pairs.
         linear: ``(N, 2, 2)`` float32, see :class:`bindesc.training.pairs.Pairs`.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
-        errors: ``(N, 2, 2)`` float32, directions that they are turned to at last.
+        errors: ``(N, 2, 2)`` float32, directions that they are turned to.
     """
 
     row: Tensor
@@ -242,23 +240,19 @@ def train(
         raise ValueError(f"{data_folder}: needs two photos at least, to hold one out")
     if data.seen_by is not None:
         _check_seen(data_folder, data.seen_by, config)
-    turns = bool(config.model.orientation or config.noise.share)
-    narrow = data.settings.margin <= 1 and turns
+    narrow = data.settings.margin <= 1 and bool(config.noise.share)
     too_narrow = data.settings.margin < REACH and config.model.log_polar
     if data.seen_by is None and (narrow or too_narrow):
         raise ValueError(
-            f"{data_folder}: log-polar patches, an orientation and noise need a set that was made "
-            "without --narrow"
+            f"{data_folder}: log-polar patches and noise need a set that was made without --narrow"
         )
     torch.manual_seed(config.seed)
     model = CompactNet(config.model)
-    for source_model in (initial, data.seen_by):
-        if source_model is not None:
-            _start_from(model, source_model, codes=source_model is initial)
+    if initial is not None:
+        _start_from(model, initial)
     model.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     source = PatchSource(data, torch.device(device))
-    trained = model.layers if source.seen else model
-    start = {name: value.detach().clone() for name, value in trained.named_parameters()}
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
 
     def loss(step: int) -> Tensor:
         return _loss(model, source, draw_batch(data, training, config, step), config, step)
@@ -277,7 +271,7 @@ def train(
             validate=lambda: validate(model, data, held_out),
         )
         if config.initial_share:
-            blend(trained, start, config.initial_share, loss)
+            blend(model, start, config.initial_share, loss)
             scores = validate(model, data, held_out)
         calibration = calibration_patches(model, data, training)
         save_model(
@@ -285,7 +279,6 @@ def train(
             model,
             command=command,
             calibration=calibration,
-            orientation_of=data.seen_by,
         )
         return scores
 
@@ -297,7 +290,7 @@ def _check_seen(data_folder: Path, seen_by: Path, config: MetricConfig) -> None:
     known = load_model(seen_by)[0]
     if not isinstance(known, CompactNet):
         raise ValueError(f"{seen_by}: no compact network; the set is damaged")
-    for name in ("log_polar", "support", "orientation"):
+    for name in ("log_polar", "support"):
         if getattr(config.model, name) != getattr(known.config, name):
             raise ValueError(
                 f"{data_folder}: was made with --model, whose {name} is "
@@ -305,18 +298,25 @@ def _check_seen(data_folder: Path, seen_by: Path, config: MetricConfig) -> None:
             )
 
 
+@torch.no_grad()
 def calibration_patches(
     model: CompactNet, data: PairSet, groups: NDArray[np.intp]
 ) -> dict[str, NDArray[np.uint8]]:
-    """About a thousand patches, spread evenly over some groups, for :func:`save_model`."""
+    """About a thousand patches, spread evenly over some groups, for :func:`save_model`.
+
+    The model is left in evaluation mode.
+    """
+    model.eval()
     rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
     chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
-    if data.seen_by is not None:
-        return {CODES: data.patches[chosen].reshape(-1, *data.patches.shape[2:])}
-    wide = torch.from_numpy(data.patches[chosen]).flatten(0, 1)[:, None].float()
-    upright = torch.eye(2, 3).expand(len(wide), 2, 3)
-    inputs = {CODES: cut_for(model, wide, upright), ORIENTATION: reduce(centre(wide))}
-    return {part: patches[:, 0].round().byte().numpy() for part, patches in inputs.items()}
+    patches = torch.from_numpy(data.patches[chosen]).flatten(0, 1)[:, None].float()
+    seen = cut_for(model, patches) if data.seen_by is None else patches
+    result = {CODES: seen}
+    if model.orientation is not None:
+        device = next(model.parameters()).device
+        directions = model.orientation(seen.to(device)).cpu()
+        result = {CODES: turn_patches(seen, directions), ORIENTATION: F.avg_pool2d(seen, 2)}
+    return {part: patches[:, 0].round().byte().numpy() for part, patches in result.items()}
 
 
 def _loss(
@@ -329,44 +329,34 @@ def _loss(
         for array in (batch.patches(source), batch.frames, batch.errors)
     )
     wide = patches[:, None].float()
+    frames = turn_frames(frames, errors)
+    seen = wide if source.seen else cut_for(model, wide, frames)
     own_loss = torch.zeros((), device=source.device)
-    if model.orientation is not None and not source.seen:
+    if model.orientation is not None:
         with autocast(source.device):
-            outputs = model.orientation(reduce(cut(wide, frames))).float()
-        frames = adapt_frames(frames, outputs)
-        first, second = frames[:, :, :2].chunk(2)
-        turn, stretch = frame_loss(first, second, batch.linear)
-        own_loss = turn + config.stretch_weight * stretch
-        own_loss = own_loss + config.anchor_weight * _distance_from_identity(outputs)
-    seen = wide if source.seen else cut_for(model, wide, turn_frames(frames, errors))
+            directions = model.orientation(seen).float()
+        seen = turn_patches(seen, directions)
+        first, second = turn_frames(frames, directions)[:, :, :2].chunk(2)
+        own_loss = turn_loss(first, second, batch.linear)
     with autocast(source.device):
-        activations = model(seen)
+        activations = model.describe(seen)
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
     codes = relax_bits(activations.float(), sharpness)
     first, second = codes.chunk(2)
     margins = batch.margins(config.margin, config.near)
-    triplets = hardest_triplet(first, second, batch.negative(), margins)
+    learnt = turn_cosine(batch.linear) >= math.cos(math.radians(config.most_turn))
+    triplets = hardest_triplet(first, second, batch.negative(), margins)[learnt].mean()
     return triplets + config.orientation_weight * own_loss
 
 
-def _distance_from_identity(outputs: Tensor) -> Tensor:
-    """How far an orientation network turns, as one minus the cosine, and stretches, squared."""
-    turn = 1 - F.normalize(outputs[:, :2], dim=1)[:, 0]
-    return turn.mean() + stretches(outputs).square().sum(1).mean()
-
-
-def _start_from(model: CompactNet, initial: str | Path, *, codes: bool = True) -> None:
+def _start_from(model: CompactNet, initial: str | Path) -> None:
     """Copy a model's weights into a network like it, or one that has more.
 
     More channels, and an orientation network where there is none: what is new changes no output
-    yet. Without ``codes``, only the orientation network.
+    yet.
     """
     known = load_model(initial)[0]
-    if isinstance(known, CompactNet) and not codes:
-        if known.orientation is not None and model.orientation is not None:
-            model.orientation.load_state_dict(known.orientation.state_dict())
-        return
     if not (isinstance(known, CompactNet) and _has_all_of(model.config, known.config)):
         load_weights(model, initial)  # raises, as it says what differs
         return

@@ -54,10 +54,9 @@ class PairSettings:
             and shift what it cuts out of it.
         sides: range of the photo's longer side after resizing, pixels.
         warped: share of the view pairs in which the second one is seen by a homography.
-        model: name or path of a model: what its network sees of the keypoints is stored, turned and
-            stretched as its orientation network says, instead of wide patches. That is just what it
-            is given later; patches that are cut out of wide ones have been sampled twice. Empty for
-            wide patches.
+        model: name or path of a model: the patches that its networks see are stored instead of wide
+            ones. That is just what they are given later; patches that are cut out of wide ones have
+            been sampled twice. Empty for wide patches.
         noise: share of the view pairs whose keypoints get errors of place and size besides the
             detector's, if there is a ``model``; wide patches get theirs in training.
         tolerance: how far the keypoints of a pair may differ.

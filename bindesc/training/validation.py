@@ -12,7 +12,7 @@ from torch import nn
 from ..matching import nearest
 from ..packing import pack_bits
 from ..weights import save_model
-from .frames import oriented
+from .frames import cut_for
 from .pairs import PairSet
 from .run import Run, read_log
 from .scores import bit_bias, false_positive_rate, pair_distances
@@ -26,8 +26,7 @@ def validate(model: nn.Module, data: PairSet, groups: NDArray[np.intp]) -> dict[
     """How well codes tell pairs, on at most 64 of the groups.
 
     Args:
-        model: ``(N, 1, 32, 32)`` float, 0 to 255, to activations; it is left in training mode. If
-            it has an orientation network, patches are turned as that says.
+        model: ``(N, 1, 32, 32)`` float, 0 to 255, to activations; it is left in training mode.
         data: the pairs.
         groups: which groups of it, at least one.
 
@@ -45,7 +44,7 @@ def validate(model: nn.Module, data: PairSet, groups: NDArray[np.intp]) -> dict[
         span = slice(data.start[group], data.end[group])
         wide = torch.tensor(data.patches[span], device=device).float()
         patches = wide.flatten(0, 1)[:, None]
-        seen = oriented(model, patches) if data.seen_by is None else patches
+        seen = cut_for(model, patches) if data.seen_by is None else patches
         bits = (model(seen) >= 0).cpu().numpy()
         first, second = pack_bits(bits[0::2]), pack_bits(bits[1::2])
         index = np.arange(len(first))
