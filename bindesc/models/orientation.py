@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..log_polar import DIRECTIONS
-from .integer import ORIENTATION_SIDE
+from .integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
 
 _TRUST = 3.0  # in the detector's orientation, at first
@@ -67,7 +67,7 @@ class OrientationNet(nn.Module):
         """The same function of halved patches, ``(N, 1, 16, 16)``, in evaluation mode."""
         folded = fold_batch_norm(self.layers)
         side = self.directions.shape[1]
-        last = nn.Conv2d(self.scores.in_channels, 2, side)
+        last = nn.Conv2d(self.scores.in_channels, ORIENTATION_OUTPUTS, side)
         # (2, 1, 1, D) times (1, C, D, 1)
         last.weight.data = self.directions[:, None, None] * self.scores.weight.data
         last.bias.data = self._detector().data  # type: ignore[union-attr]

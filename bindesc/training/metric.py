@@ -311,12 +311,12 @@ def calibration_patches(
     chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
     patches = torch.from_numpy(data.patches[chosen]).flatten(0, 1)[:, None].float()
     seen = cut_for(model, patches) if data.seen_by is None else patches
-    result = {CODES: seen}
+    inputs = {CODES: seen}
     if model.orientation is not None:
         device = next(model.parameters()).device
         directions = model.orientation(seen.to(device)).cpu()
-        result = {CODES: turn_patches(seen, directions), ORIENTATION: F.avg_pool2d(seen, 2)}
-    return {part: patches[:, 0].round().byte().numpy() for part, patches in result.items()}
+        inputs = {CODES: turn_patches(seen, directions), ORIENTATION: F.avg_pool2d(seen, 2)}
+    return {part: patches[:, 0].round().byte().numpy() for part, patches in inputs.items()}
 
 
 def _loss(
