@@ -62,8 +62,7 @@ def run(nfeatures: int) -> dict[str, Any]:
     scale = SCALE_FACTORS["orb"] * runtime.support
     cut = partial(runtime.cut, gray, xy, size, angle, scale=scale)
     patches, _ = cut()
-    turned, _ = runtime.turn(patches)
-    turned_already = np.ones(count, bool)
+    adapted, _ = runtime.adapt(patches)
     codes = _shape(count, 32)
     batch = [np.roll(gray, 40 * i, axis=1) for i in range(BATCH)]
 
@@ -77,10 +76,10 @@ def run(nfeatures: int) -> dict[str, Any]:
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
         "of which patches": Contender(cut, _anything),
-        "of which network": Contender(partial(runtime.codes, turned, turned_already), codes),
+        "of which network": Contender(partial(runtime.encode, adapted), codes),
     }
-    if runtime.turns:
-        contenders["of which orientation"] = Contender(partial(runtime.turn, patches), _anything)
+    if runtime.adapts:
+        contenders["of which orientation"] = Contender(partial(runtime.adapt, patches), _anything)
     contenders[BATCHED] = Contender(lambda: default.extract_batch(batch), check_batch)
     for name in list_models():
         if name != DEFAULT_MODEL and read_model(name)[0].architecture == "compact":

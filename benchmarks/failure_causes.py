@@ -100,7 +100,7 @@ def see(gray: NDArray[np.uint8], descriptor: Descriptor, runtime: Runtime) -> Se
     Args:
         gray: ``(H, W)`` uint8.
         descriptor: describes them all.
-        runtime: the model, which cuts the patches and turns them.
+        runtime: the model, which cuts the patches and adapts them.
 
     Raises:
         ValueError: the image has no keypoints, or the descriptor left some out.
@@ -111,7 +111,7 @@ def see(gray: NDArray[np.uint8], descriptor: Descriptor, runtime: Runtime) -> Se
     xy, size, angle, _ = to_arrays(keypoints)
     side = size * np.float32(SCALE_FACTORS["orb"])
     seen, _ = runtime.cut(gray, xy, side, angle, scale=runtime.support)
-    _, steps = runtime.turn(seen, angle < 0)
+    _, steps = runtime.adapt(seen, angle < 0)
     angle = turned(angle, steps)
     patches, _ = extract_patches(gray, xy, side, angle, scale=runtime.support)
     described = descriptor.describe(gray, keypoints)

@@ -69,7 +69,7 @@ def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
 
 
 def model_rows(label: str, model: str | Path) -> Iterator[PatchDescriptor]:
-    """A bindesc model, by name or path; one that turns keypoints' patches with that and without.
+    """A bindesc model, by name or path; one that turns patches as keypoints', and upright.
 
     Raises:
         WeightsError: there is no such model, or its file is damaged.
@@ -82,7 +82,7 @@ def model_rows(label: str, model: str | Path) -> Iterator[PatchDescriptor]:
     def describe(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return runtime.codes(squares_to_log_polar(patches))
 
-    if runtime.turns:
+    if runtime.adapts:
         yield PatchDescriptor(f"{label}, turned", code, describe, runtime.support, side)
 
 

@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         patches = squares_to_log_polar(test.cut(runtime.support, 2 * PATCH_SIDE))
     else:
         patches = test.cut(runtime.support, PATCH_SIDE)
+    patches, _ = runtime.adapt(patches, np.ones(len(patches), bool))
     codes = {
         "float32": describe_in_floats(options.model, patches),
-        "int8": runtime.codes(patches, np.ones(len(patches), bool)),
+        "int8": runtime.encode(patches),
     }
     rates = {}
     for name, code in codes.items():

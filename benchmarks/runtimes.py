@@ -118,8 +118,7 @@ def main() -> None:
     runtime = Runtime(DEFAULT_MODEL)
     xy, size, angle, _ = to_arrays(detect(create_detector("orb", COUNT), gray, None, COUNT))
     patches, _ = runtime.cut(gray, xy, size, angle, scale=runtime.support)
-    patches, _ = runtime.turn(patches)
-    codes = partial(runtime.codes, upright=np.ones(len(patches), bool))
+    patches, _ = runtime.adapt(patches)
     expected = unpack_bits(with_torch(torch.float32)(patches))
 
     def check(found: NDArray[np.uint8]) -> None:
@@ -131,9 +130,9 @@ def main() -> None:
         path = Path(folder) / "model.onnx"
         export_onnx(DEFAULT_MODEL, path)
         ways: dict[str, Describe] = {
-            "bindesc, int8": codes,
+            "bindesc, int8": runtime.encode,
             **{
-                f"bindesc, int8 by {isa}": with_isa(codes, isa)
+                f"bindesc, int8 by {isa}": with_isa(runtime.encode, isa)
                 for isa, usable in _cpu.isas().items()
                 if usable and isa not in (_cpu.isa(), "scalar")
             },

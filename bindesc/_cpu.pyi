@@ -22,10 +22,10 @@ class Network:
     def activations(self, patches: NDArray[np.uint8], threads: int) -> _Indices:
         """(N, S, S) to (N, outputs)."""
 
-    def turn(
+    def adapt(
         self, patches: NDArray[np.uint8], upright: NDArray[np.bool_], threads: int
     ) -> tuple[NDArray[np.uint8], _Indices]:
-        """Of an orientation network: log-polar patches, turned, and by how many steps (N,)."""
+        """Of an orientation network: log-polar patches, turned and stretched, and how (N, 3)."""
 
 class Database:
     """Codes packed once, to be searched many times."""

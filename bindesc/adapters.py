@@ -90,7 +90,7 @@ class PatchDescriptor(torch.nn.Module):
         scale = scale_factor * self._runtime.support
         if gray is not None:
             patches, _ = self._runtime.cut(gray, xy, size, angle, scale=scale)
-            angle = turned(angle, self._runtime.turn(patches)[1])
+            angle = turned(angle, self._runtime.adapt(patches)[1])
         frames = similarities(size * (scale / 2), angle)
         frames = np.concatenate([frames, xy[:, :, None]], 2)
         return torch.from_numpy(frames.astype(np.float32))[None]

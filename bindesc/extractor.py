@@ -233,7 +233,7 @@ class BinDesc:
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
         """Square grey patches to ``(N, descriptorSize())`` uint8 codes.
 
-        They are described as they are, and not turned first as those of keypoints may be; see
+        They are described as upright keypoints are, and not turned first; see
         :meth:`bindesc.runtime.Runtime.describe` for their sizes.
         """
         return self._runtime.describe(patches)

@@ -9,12 +9,15 @@ one of its size along the rows: a network is far less sensitive to either than w
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 RINGS, DIRECTIONS = 32, 32
 INNER_RADIUS = 0.05  # of the first ring, over that of the last
 REACH = 1.5  # diameter of the last ring, over the side of what an orientation network sees
+RING_RATIO = INNER_RADIUS ** (-1 / (RINGS - 1))  # of a ring's radius to that of the one inside it
 
 
 def ring_radii() -> NDArray[np.float64]:
@@ -24,11 +27,15 @@ def ring_radii() -> NDArray[np.float64]:
 
 def ring_spacing() -> NDArray[np.float64]:
     """``(RINGS,)`` how far apart samples lie, the mean along and across, over the last radius."""
-    growth = -np.log(INNER_RADIUS) / (RINGS - 1)
-    return ring_radii() * np.sqrt(2 * np.pi / DIRECTIONS * growth)
+    return ring_radii() * np.sqrt(2 * np.pi / DIRECTIONS * math.log(RING_RATIO))
+
+
+def directions() -> NDArray[np.float64]:
+    """``(2, DIRECTIONS)`` x and y, y down, of the columns' directions, of length 1."""
+    angle = (np.arange(DIRECTIONS) + 0.5) * (2 * np.pi / DIRECTIONS) - np.pi
+    return np.stack([np.cos(angle), np.sin(angle)])
 
 
 def places() -> NDArray[np.float64]:
     """``(2, RINGS, DIRECTIONS)`` x and y, y down, of the samples, where the last radius is 1."""
-    angle = (np.arange(DIRECTIONS) + 0.5) * (2 * np.pi / DIRECTIONS) - np.pi
-    return ring_radii()[:, None] * np.stack([np.cos(angle), np.sin(angle)])[:, None]
+    return ring_radii()[:, None] * directions()[:, None]

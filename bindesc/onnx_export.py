@@ -29,8 +29,8 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 
     A model with an orientation network gives a second file, ``NAME.orientation.onnx``: ``patches``
     is ``(N, 1, 16, 16)``, the same at half their side, see :func:`bindesc.orientation.halve`, and
-    ``directions`` ``(N, 2)``: by what angle each must be turned first, see
-    :func:`bindesc.orientation.turn_patches`.
+    ``outputs`` ``(N, 4)``: how each must be turned and stretched first, see
+    :func:`bindesc.orientation.adapt_patches`.
 
     Args:
         model: name of a shipped model, or path of a ``.safetensors`` file.
@@ -55,7 +55,7 @@ def export_onnx(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     if orientation is not None:
         written.append(written[0].with_suffix(".orientation.onnx"))
         shape = 1, ORIENTATION_SIDE, ORIENTATION_SIDE
-        _write(orientation.for_inference(), shape, "directions", written[1])
+        _write(orientation.for_inference(), shape, "outputs", written[1])
     return written
 
 

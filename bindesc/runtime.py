@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _cpu
 from .models.integer import INPUT_SCALE, ORIENTATION, IntegerLayer, from_tensors
-from .orientation import halve, turn_patches, turn_steps
+from .orientation import adapt_patches, adaptation_steps, halve
 from .packing import pack_bits
 from .patches import PATCH_SIDE, PatchCutter, squares_to_log_polar
 from .threads import default_threads
@@ -33,8 +33,8 @@ CHUNK = 64
 _torch_runs = Lock()
 
 _Describe = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-# Patches and which of them are upright, to turned patches and by how many steps.
-_Turn = Callable[
+# Patches and which of them are upright, to adapted patches and how they were.
+_Adapt = Callable[
     [NDArray[np.uint8], NDArray[np.bool_]], tuple[NDArray[np.uint8], NDArray[np.int32]]
 ]
 
@@ -53,8 +53,8 @@ class Runtime:
         manifest: of the model.
 
     Raises:
-        WeightsError: see :func:`bindesc.weights.load_model`; or the model turns patches as an older
-            version did.
+        WeightsError: see :func:`bindesc.weights.load_model`; or the model adapts patches as an
+            older version did.
         ValueError: the device is not there, or cannot run the model.
     """
 
@@ -83,10 +83,10 @@ class Runtime:
         else:
             network = _on_device(layers, device)
             self._describe = lambda patches: pack_bits(network(patches) >= 0)
-        turning = from_tensors(tensors, ORIENTATION)
-        if turning and not turning[0].circular:
+        orientation = from_tensors(tensors, ORIENTATION)
+        if orientation and not orientation[0].circular:
             raise WeightsError(f"{model}: its orientation is that of an older version; train anew")
-        self._turn = _turning(turning, device) if turning else None
+        self._adapt = _adapting(orientation, device) if orientation else None
 
     @property
     def descriptor_bytes(self) -> int:
@@ -99,9 +99,9 @@ class Runtime:
         return self.manifest.log_polar
 
     @property
-    def turns(self) -> bool:
+    def adapts(self) -> bool:
         """Whether the model has an orientation network, see :mod:`bindesc.orientation`."""
-        return self._turn is not None
+        return self._adapt is not None
 
     @property
     def support(self) -> float:
@@ -148,36 +148,40 @@ class Runtime:
         cut = cutter.cut_log_polar if self.log_polar else cutter.cut
         return cut(xy, size, angle, scale=scale, border=border)
 
-    def turn(
+    def adapt(
         self, patches: NDArray[np.uint8], upright: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Turn patches as the orientation network says, if the model has one.
+        """Turn and stretch patches as the orientation network says, if the model has one.
 
         Args:
             patches: ``(K, 32, 32)`` uint8 from :meth:`cut`.
-            upright: ``(K,)`` bool, which stay as they are; by default none.
+            upright: ``(K,)`` bool, which are stretched only; by default none.
 
         Returns:
-            The turned patches, and ``(K,)`` int32: how far, clockwise, see
-            :func:`bindesc.orientation.turn_steps`.
+            The adapted patches, and ``(K, 3)`` int32: how, see
+            :func:`bindesc.orientation.adaptation_steps`.
         """
         if upright is None:
             upright = np.zeros(len(patches), bool)
-        if self._turn is None or upright.all():
-            return patches, np.zeros(len(patches), np.int32)
-        return self._turn(patches, upright)
+        if self._adapt is None:
+            return patches, np.zeros((len(patches), 3), np.int32)
+        return self._adapt(patches, upright)
+
+    def encode(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The codes, ``(K, descriptor_bytes)`` uint8, of patches from :meth:`adapt`."""
+        return self._describe(patches)
 
     def codes(
         self, patches: NDArray[np.uint8], upright: NDArray[np.bool_] | None = None
     ) -> NDArray[np.uint8]:
-        """The codes, ``(K, descriptor_bytes)`` uint8, of patches, which are turned first.
+        """The codes, ``(K, descriptor_bytes)`` uint8, of patches, which are adapted first.
 
-        The arguments are those of :meth:`turn`.
+        The arguments are those of :meth:`adapt`.
         """
-        return self._describe(self.turn(patches, upright)[0])
+        return self.encode(self.adapt(patches, upright)[0])
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
-        """The codes of square patches, as they are.
+        """The codes of square patches, which are not turned.
 
         Args:
             patches: ``(N, 32, 32)`` uint8, grey; a model with three input channels takes
@@ -197,7 +201,8 @@ class Runtime:
         """
         array = np.asarray(patches)
         if self.log_polar:
-            return self._describe(squares_to_log_polar(array))
+            patches = squares_to_log_polar(array)
+            return self.codes(patches, np.ones(len(patches), bool))
         shapes: list[tuple[int, ...]] = [(PATCH_SIDE, PATCH_SIDE)]
         if self.manifest.config.get("inputs") == 3:
             shapes.append((PATCH_SIDE, PATCH_SIDE, 3))
@@ -225,19 +230,20 @@ def _in_the_core(layers: list[IntegerLayer]) -> _Describe:
     return lambda patches: network.describe(patches, default_threads())
 
 
-def _turning(layers: list[IntegerLayer], device: str) -> _Turn:
+def _adapting(layers: list[IntegerLayer], device: str) -> _Adapt:
     if device == "cpu":
         core = _core_network(layers)
-        return lambda patches, upright: core.turn(patches, upright, default_threads())
+        return lambda patches, upright: core.adapt(patches, upright, default_threads())
     network = _on_device(layers, device)
 
-    def turn(
+    def adapt(
         patches: NDArray[np.uint8], upright: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        steps = np.where(upright, 0, turn_steps(network(halve(patches)))).astype(np.int32)
-        return turn_patches(patches, steps), steps
+        steps = adaptation_steps(network(halve(patches)))
+        steps[upright, 0] = 0
+        return adapt_patches(patches, steps), steps
 
-    return turn
+    return adapt
 
 
 def _on_device(

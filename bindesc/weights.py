@@ -29,7 +29,7 @@ from .models.integer import (
     is_integer,
     to_tensors,
 )
-from .orientation import halve, turn_patches, turn_steps
+from .orientation import adapt_patches, adaptation_steps, halve
 from .packing import pack_bits
 
 if TYPE_CHECKING:
@@ -282,7 +282,8 @@ def golden_codes(manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.uint
 def _exact_golden(layers: list[IntegerLayer], orientation: list[IntegerLayer]) -> dict[str, Any]:
     patches = golden_patches()
     if orientation:
-        patches = turn_patches(patches, turn_steps(activations(orientation, halve(patches))))
+        steps = adaptation_steps(activations(orientation, halve(patches)))
+        patches = adapt_patches(patches, steps)
     codes = pack_bits(activations(layers, patches) >= 0)
     return {"patches": list(range(len(codes))), "codes": codes.tobytes().hex()}
 

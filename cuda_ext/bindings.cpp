@@ -329,11 +329,11 @@ Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patch
 
 using FlagArray = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-nb::tuple py_turn(const Network& network, const PatchArray& patches, const FlagArray& upright,
+nb::tuple py_adapt(const Network& network, const PatchArray& patches, const FlagArray& upright,
                   int threads) {
   const size_t rows = patches.shape(0);
   if (network.side() != kRings / 2 || !network.round()) {
-    throw std::invalid_argument("turn: not an orientation network");
+    throw std::invalid_argument("adapt: not an orientation network");
   }
   if (patches.shape(1) != kRings || patches.shape(2) != kDirections) {
     throw std::invalid_argument("patches: expected (N, 32, 32)");
@@ -341,15 +341,15 @@ nb::tuple py_turn(const Network& network, const PatchArray& patches, const FlagA
   const auto count = static_cast<int64_t>(rows);
   check_range("upright: the length", static_cast<int64_t>(upright.shape(0)), count, count);
   check_range("threads", threads, 1, INT32_MAX);
-  std::vector<uint8_t> turned(rows * kRings * kDirections);
-  std::vector<int32_t> steps(rows);
+  std::vector<uint8_t> adapted(rows * kRings * kDirections);
+  std::vector<int32_t> steps(rows * kAdaptationSteps);
   const Kernel& kernel = choose_kernel();
   without_gil([&](Stop& stop) {
     return orient(kernel, network, patches.data(), upright.data(), count, threads, stop,
-                  turned.data(), steps.data());
+                  adapted.data(), steps.data());
   });
-  return nb::make_tuple(to_array<uint8_t, 3>(std::move(turned), {rows, kRings, kDirections}),
-                        to_array<int32_t, 1>(std::move(steps), {rows}));
+  return nb::make_tuple(to_array<uint8_t, 3>(std::move(adapted), {rows, kRings, kDirections}),
+                        to_array<int32_t, 2>(std::move(steps), {rows, kAdaptationSteps}));
 }
 
 Array<uint8_t, 2> py_describe(const Network& network, const PatchArray& patches, int threads) {
@@ -384,10 +384,10 @@ NB_MODULE(_cpu, m) {
            "(N, S, S) uint8 to packed codes, (N, outputs / 8) uint8: bit = output >= 0.")
       .def("activations", &py_activations, nb::arg("patches").noconvert(), nb::arg("threads"),
            "(N, S, S) uint8 to (N, outputs) int32.")
-      .def("turn", &py_turn, nb::arg("patches").noconvert(), nb::arg("upright").noconvert(),
+      .def("adapt", &py_adapt, nb::arg("patches").noconvert(), nb::arg("upright").noconvert(),
            nb::arg("threads"),
            "Of an orientation network: (N, 32, 32) uint8 log-polar patches, turned but for the "
-           "upright ones, and by how many 256ths of all round, (N,) int32.");
+           "upright ones and stretched, and how, (N, 3) int32.");
   nb::class_<Database>(m, "Database", "Codes packed once, to be searched many times.")
       .def("__init__", &py_database, nb::arg("codes").noconvert(), "codes: (M, B) uint8, copied.")
       .def("nearest", &py_database_nearest, nb::arg("query").noconvert(), nb::arg("k"),

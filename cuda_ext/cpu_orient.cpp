@@ -1,5 +1,6 @@
 #include "cpu_orient.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -9,7 +10,12 @@ namespace bindesc {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
+constexpr int kTurnSteps = 256;                         // of all round
 constexpr int kColumnSteps = kTurnSteps / kDirections;  // from a column to the next
+constexpr int kStretchSteps = 64;                       // of a stretch of 1
+constexpr int kMostStretch = kStretchSteps / 2;
+constexpr int kRingSteps = 8;  // from a ring to the next
+constexpr int kFarthest = 6;   // rings that a stretch takes a point out or in, at most
 constexpr int kPatch = kRings * kDirections;
 
 // Rounded means of 2 x 2 samples.
@@ -23,24 +29,109 @@ void halve(const uint8_t* patch, uint8_t* out) {
   }
 }
 
-// Rounded, as the last digits of atan2 differ between processors.
-int turn_steps(int32_t x, int32_t y) {
-  return static_cast<int>(std::nearbyint(std::atan2(y, x) * (kTurnSteps / (2 * kPi))));
+int to_steps(double angle, double steps) {
+  return static_cast<int>(std::nearbyint(angle * (steps / (2 * kPi))));
 }
 
-void turn(const uint8_t* patch, int steps, uint8_t* out) {
-  const int whole = (steps + kTurnSteps) % kTurnSteps;
-  const int column = whole / kColumnSteps, part = whole % kColumnSteps;
-  for (int ring = 0; ring < kRings; ++ring) {
-    uint8_t twice[2 * kDirections];  // so that no column needs to go round
-    std::memcpy(twice, patch + ring * kDirections, kDirections);
-    std::memcpy(twice + kDirections, patch + ring * kDirections, kDirections);
-    const uint8_t* const from = twice + column;
-    for (int x = 0; x < kDirections; ++x) {
-      const int total = from[x] * (kColumnSteps - part) + from[x + 1] * part + kColumnSteps / 2;
-      out[ring * kDirections + x] = static_cast<uint8_t>(total / kColumnSteps);
+// Rounded, as the last digits of atan2 differ between processors.
+void adaptation_steps(const int32_t* sums, bool upright, int32_t* steps) {
+  const double x = sums[0], y = sums[1], z = sums[2], w = sums[3];
+  const double length = std::sqrt(std::max(x * x + y * y + z * z + w * w, 1.0));
+  steps[0] = upright ? 0 : to_steps(std::atan2(y, x), kTurnSteps);
+  steps[1] = to_steps(std::atan2(w, z), kTurnSteps / 2);
+  steps[2] = static_cast<int>(std::nearbyint(kMostStretch * std::sqrt(z * z + w * w) / length));
+}
+
+// Where a stretch takes a direction, by its strength and by the direction's angle to it.
+struct Bend {
+  int16_t angle;
+  int16_t rings;  // how much farther out, in steps
+};
+
+struct Bends {
+  Bend at[kMostStretch + 1][kTurnSteps / 2];
+
+  Bends() {
+    const double ring = -std::log(kInnerRadius) / (kRings - 1);
+    for (int i = 0; i <= kMostStretch; ++i) {
+      const double strength = static_cast<double>(i) / kStretchSteps;
+      for (int j = 0; j < kTurnSteps / 2; ++j) {
+        const double angle = j * (2 * kPi / kTurnSteps);
+        const double along = (1 + strength) * std::cos(angle);
+        const double across = (1 - strength) * std::sin(angle);
+        const double squared = (along * along + across * across) / (1 - strength * strength);
+        const double rings = std::log(squared) / 2 / ring * kRingSteps;
+        at[i][j] = {static_cast<int16_t>(to_steps(std::atan2(across, along), kTurnSteps)),
+                    static_cast<int16_t>(std::nearbyint(rings))};
+      }
     }
   }
+};
+
+// 8 x 8 bytes in whole registers: blocks of 4, 2 and 1 change places across the diagonal.
+void transpose_block(const uint8_t* from, int from_row, uint8_t* to, int to_row) {
+  uint64_t rows[8];
+  for (int i = 0; i < 8; ++i) std::memcpy(rows + i, from + i * from_row, 8);
+  constexpr uint64_t kMasks[] = {0x00000000FFFFFFFF, 0x0000FFFF0000FFFF, 0x00FF00FF00FF00FF};
+  for (int step = 4, level = 0; step; step /= 2, ++level) {
+    for (int i = 0; i < 8; ++i) {
+      if (i & step) continue;
+      const uint64_t changed = ((rows[i] >> (8 * step)) ^ rows[i + step]) & kMasks[level];
+      rows[i + step] ^= changed;
+      rows[i] ^= changed << (8 * step);
+    }
+  }
+  for (int i = 0; i < 8; ++i) std::memcpy(to + i * to_row, rows + i, 8);
+}
+
+template <int kRows, int kColumns>
+void transpose(const uint8_t* from, int from_row, uint8_t* to, int to_row) {
+  for (int y = 0; y < kRows; y += 8) {
+    for (int x = 0; x < kColumns; x += 8) {
+      transpose_block(from + y * from_row + x, from_row, to + x * to_row + y, to_row);
+    }
+  }
+}
+
+// A column's samples lie in a row here, with the first and the last repeated, so that one that comes
+// from between two columns and two rings is the mean of four loads, of all its rings at once.
+void adapt(const uint8_t* patch, const int32_t* steps, uint8_t* out) {
+  static const Bends bends;
+  constexpr int kLine = kRings + 2 * kFarthest + 4;
+  alignas(32) uint8_t columns[kDirections + 1][kLine];
+  transpose<kRings, kDirections>(patch, kDirections, &columns[0][kFarthest], kLine);
+  for (int x = 0; x < kDirections; ++x) {
+    uint8_t* const column = columns[x];
+    std::memset(column, column[kFarthest], kFarthest);
+    std::memset(column + kFarthest + kRings, column[kFarthest + kRings - 1], kFarthest + 4);
+  }
+  std::memcpy(columns[kDirections], columns[0], kLine);
+
+  alignas(32) uint8_t adapted[kDirections][kRings];
+  const int turn = steps[0], axis = steps[1];
+  for (int x = 0; x < kDirections; ++x) {
+    const int angle = x * kColumnSteps + kColumnSteps / 2 + turn - axis + kTurnSteps;
+    const int half = angle % (kTurnSteps / 2);
+    const Bend& bend = bends.at[steps[2]][half];
+    const int from = bend.angle + angle - half + axis - kColumnSteps / 2 + kTurnSteps;
+    const int column = from / kColumnSteps % kDirections, part = from % kColumnSteps;
+    const int ring = bend.rings + kFarthest * kRingSteps;
+    const int ring_part = ring % kRingSteps;
+    const auto weight = [](int a, int b) { return static_cast<uint16_t>(a * b); };
+    const uint16_t near_left = weight(kRingSteps - ring_part, kColumnSteps - part);
+    const uint16_t near_right = weight(kRingSteps - ring_part, part);
+    const uint16_t far_left = weight(ring_part, kColumnSteps - part);
+    const uint16_t far_right = weight(ring_part, part);
+    const uint8_t* const left = columns[column] + ring / kRingSteps;
+    const uint8_t* const right = columns[column + 1] + ring / kRingSteps;
+    for (int i = 0; i < kRings; ++i) {
+      const auto total = static_cast<uint16_t>(left[i] * near_left + right[i] * near_right +
+                                               left[i + 1] * far_left + right[i + 1] * far_right +
+                                               kColumnSteps * kRingSteps / 2);
+      adapted[x][i] = static_cast<uint8_t>(total / (kColumnSteps * kRingSteps));
+    }
+  }
+  transpose<kDirections, kRings>(adapted[0], kRings, out, kDirections);
 }
 
 }  // namespace
@@ -52,13 +143,13 @@ bool orient(const Kernel& kernel, const Network& network, const uint8_t* patches
     for (int i = 0; i < some; ++i) halve(patches + (first + i) * kPatch, buffer + i * kPatch / 4);
     return buffer;
   };
-  const auto turn_some = [&](int64_t first, int some, const int32_t* sums) {
+  const auto adapt_some = [&](int64_t first, int some, const int32_t* sums) {
     for (int64_t i = first; i < first + some; ++i, sums += network.outputs()) {
-      steps[i] = upright[i] ? 0 : turn_steps(sums[0], sums[1]);
-      turn(patches + i * kPatch, steps[i], out + i * kPatch);
+      adaptation_steps(sums, upright[i], steps + kAdaptationSteps * i);
+      adapt(patches + i * kPatch, steps + kAdaptationSteps * i, out + i * kPatch);
     }
   };
-  return network.run(kernel, Network::Input(halves), count, threads, stop, turn_some);
+  return network.run(kernel, Network::Input(halves), count, threads, stop, adapt_some);
 }
 
 }  // namespace bindesc

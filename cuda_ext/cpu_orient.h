@@ -1,4 +1,4 @@
-// Turns log-polar patches as an orientation network says: bindesc/orientation.py.
+// Turns and stretches log-polar patches as an orientation network says: bindesc/orientation.py.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,11 @@
 
 namespace bindesc {
 
-constexpr int kTurnSteps = 256;  // of all round
+constexpr int kAdaptationSteps = 3;  // turn, axis and strength
 
-// Turns [count][kRings][kDirections] patches into `out`, and says how far, clockwise: `steps`
-// [count]. Those that are `upright` [count] stay as they are. `network` sees a patch at half its side
-// and gives the x and y of a direction first. False if stopped.
+// Adapts patches [count][kRings][kDirections] into `out`, and says how: `steps`
+// [count][kAdaptationSteps]. Those that are `upright` [count] are stretched only. `network` sees a
+// patch at half its side and gives x, y, z, w first. False if stopped.
 bool orient(const Kernel& kernel, const Network& network, const uint8_t* patches,
             const bool* upright, int64_t count, int threads, Stop& stop, uint8_t* out,
             int32_t* steps);

@@ -126,23 +126,23 @@ struct Extractor::Model {
   }
 
   // As the orientation network says.
-  std::vector<uint8_t> turn(const std::vector<uint8_t>& patches, const KeyPoint* keypoints,
-                            int64_t count, int threads) const {
+  std::vector<uint8_t> adapt(const std::vector<uint8_t>& patches, const KeyPoint* keypoints,
+                             int64_t count, int threads) const {
     const auto upright = std::make_unique<bool[]>(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) upright[static_cast<size_t>(i)] = keypoints[i].angle < 0;
-    std::vector<uint8_t> turned(patches.size());
-    std::vector<int32_t> steps(static_cast<size_t>(count));
+    std::vector<uint8_t> adapted(patches.size());
+    std::vector<int32_t> steps(static_cast<size_t>(kAdaptationSteps * count));
     Stop stop(never);
     orient(choose_kernel(), *file.orientation, patches.data(), upright.get(), count, threads, stop,
-           turned.data(), steps.data());
-    return turned;
+           adapted.data(), steps.data());
+    return adapted;
   }
 
   void describe(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count, double scale,
                 int threads, uint8_t* codes) const {
     auto patches = file.codes->round() ? cut_log_polar(pyramid, keypoints, count, scale, threads)
                                        : cut(pyramid, keypoints, count, scale, threads);
-    if (file.orientation) patches = turn(patches, keypoints, count, threads);
+    if (file.orientation) patches = adapt(patches, keypoints, count, threads);
     const int outputs = file.codes->outputs();
     const auto pack = [&](int64_t first, int some, const int32_t* sums) {
       pack_signs(sums, some, outputs, codes + first * (outputs / 8));

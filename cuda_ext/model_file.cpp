@@ -15,7 +15,7 @@ namespace {
 constexpr char kMagic[] = {'b', 'i', 'n', 'd', 'e', 's', 'c', '3'};
 constexpr float kInputScale = 32;      // INPUT_SCALE in bindesc/models/integer.py
 constexpr uint32_t kMostOfAShape = 4096;
-constexpr int kOrientationOutputs = 2;
+constexpr int kOrientationOutputs = 4;
 
 // As zlib's.
 uint32_t crc32(const char* data, size_t size) {

@@ -13,7 +13,7 @@ constexpr int kCodeSide = 32, kOrientationSide = 16;  // of what the networks se
 struct ModelFile {
   double support;  // side of what is described over what the detector's scale gives
   std::unique_ptr<Network> codes;        // patches to bits
-  std::unique_ptr<Network> orientation;  // halved patches to directions; null where a model has none
+  std::unique_ptr<Network> orientation;  // halved patches to x, y, z, w; null where a model has none
 };
 
 // Throws std::runtime_error if the file cannot be read, is damaged, or of another version.

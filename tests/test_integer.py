@@ -132,16 +132,21 @@ def test_an_orientation_network_is_the_same_everywhere(isa, monkeypatch):
     assert (IntegerNet(layers)(torch.from_numpy(patches)).numpy() == expected).all()
 
 
-def test_directions_in_integers_are_those_of_the_network():
+def test_frames_in_integers_are_those_of_the_network():
     patches = varied(300)[5:]
     network = turning()
     with torch.no_grad():
         exact = network(torch.from_numpy(patches).float()[:, None]).numpy()
     found = activations(quantise(network, halve(patches), one_unit=True), halve(patches))
-    assert not found[:, 2:].any()
-    x, y = exact.T
+    assert not found[:, 4:].any()
+    x, y = exact[:, :2].T
     difference = np.degrees(np.arctan2(found[:, 1], found[:, 0]) - np.arctan2(y, x))
     assert np.median(np.abs((difference + 180) % 360 - 180)) < 2
+    share, whole = (
+        np.stack([v[:, 2], v[:, 3]]) / np.linalg.norm(v, axis=1) for v in (exact, found[:, :4])
+    )
+    assert np.linalg.norm(share, axis=0).mean() > 0.05
+    assert np.median(np.linalg.norm(share - whole, axis=0)) < 0.02
 
 
 def test_no_patch_gives_no_code(layers):
@@ -219,8 +224,8 @@ def test_a_model_file_holds_an_orientation(tmp_path):
     assert cpu.verify()
     assert other.verify()
     _, tensors = read_model(path)
-    cpu._turn = None
-    assert not cpu.verify()  # the golden codes are those of turned patches
+    cpu._adapt = None
+    assert not cpu.verify()  # the golden codes are those of adapted patches
     assert any(name.startswith("orientation.int8.") for name in tensors)
     stored = load_model(path)[0]
     assert torch.equal(

@@ -24,7 +24,13 @@ from bindesc.patches import PatchCutter
 from bindesc.runtime import Runtime
 from bindesc.training.blend import blend
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
-from bindesc.training.losses import hardest_triplet, relax_bits, turn_loss
+from bindesc.training.losses import (
+    hardest_triplet,
+    relax_bits,
+    stretch_loss,
+    turn_cosine,
+    turn_loss,
+)
 from bindesc.training.metric import (
     WEIGHTS,
     MetricConfig,
@@ -221,6 +227,21 @@ def test_the_loss_of_turns_is_its_formula():
     assert turn.item() == pytest.approx(np.mean([0, 1 - np.cos(0.3), 1.2, 1 - np.cos(0.2), 0]))
 
 
+def test_a_stretch_costs_and_neither_turn_nor_size():
+    angle = torch.tensor([0.3, 2.0, 0.0, -1.0, 0.5])
+    cosine, sine = angle.cos(), angle.sin()
+    turn = torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
+    first = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0))
+    first[:, 0] *= torch.linalg.det(first).sign()[:, None]
+    second = 3 * turn @ first  # of the same view, turned and at three times the size
+    assert stretch_loss(first, second, turn).item() == pytest.approx(1 - 1, abs=1e-4)
+    longer = torch.diag(torch.tensor([1.2, 1 / 1.2]))
+    own = (1.2 - 1 / 1.2) ** 2
+    assert stretch_loss(longer @ turn, 2 * turn, turn.mT).item() == pytest.approx(own, rel=1e-4)
+    longest = torch.diag(torch.tensor([9.0, 1.0])).expand(5, 2, 2)
+    assert stretch_loss(longest, turn, turn).item() == 1
+
+
 def test_the_gradient_of_the_loss():
     torch.manual_seed(0)
     activations = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
@@ -310,9 +331,9 @@ def test_an_orientation_is_trained_with_the_code(kind, request, tmp_path):
     scores = train(request.getfixturevalue(kind), tmp_path / "run", config)
     assert 0 <= scores["accuracy"] <= 1
     network = load_model(tmp_path / "run" / WEIGHTS)[0]
-    assert network.orientation.scores.weight.abs().max() > 0  # it starts from zero
+    assert network.orientation.scores.weight.abs().amax((1, 2, 3)).min() > 0  # it starts from zero
     patches = golden_patches()
-    assert (Runtime(tmp_path / "run" / WEIGHTS).turn(patches)[1] != 0).any()
+    assert (Runtime(tmp_path / "run" / WEIGHTS).adapt(patches)[1] != 0).any()
 
 
 def test_the_orientation_learns_how_views_are_turned(wide, tmp_path):
@@ -400,6 +421,23 @@ def test_errors_are_drawn_when_a_set_is_built(photos, seen, tmp_path):
     assert (exact.patches[first] != noisy.patches[first]).mean() > 0.1
     with pytest.raises(ValueError, match="when it is built"):
         train(seen, tmp_path / "run", replace(CONFIG, noise=FrameNoise(share=0.5)))
+
+
+def test_hard_views_are_tilted_and_have_carried_keypoints(photos, seen, tmp_path):
+    settings = open_pairs(seen).settings
+    model = str(open_pairs(seen).seen_by)
+    hard = replace(settings, model=model, warped=0.0, hard=1.0)
+    build_pairs(photos, tmp_path / "hard", hard)
+    found = open_pairs(tmp_path / "hard")
+    values = np.linalg.svd(found.linear, compute_uv=False)
+    ratio = values[:, 0] / values[:, 1]
+    assert ratio.max() > 1.6  # exp(2 * 0.25) = 1.65 in other views, and there are few here
+    np.testing.assert_allclose(values.prod(1), 1, atol=1e-3)  # carried: of the size that they have
+    turn = np.degrees(np.arccos(turn_cosine(torch.from_numpy(found.linear)).numpy().clip(-1, 1)))
+    assert 4 < np.sqrt((turn**2).mean()) < 25  # errors of 11 degrees, and those of a stretch
+    assert (found.end - found.start).min() >= settings.min_pairs
+    with pytest.raises(SystemExit):
+        main(["patches", "build", str(photos), "--out", str(tmp_path / "x"), "--hard", "2"])
 
 
 def test_a_set_of_log_polar_patches_is_for_any_orientation(seen, tmp_path):

@@ -138,7 +138,7 @@ def test_folding_changes_nothing_but_rounding():
 def test_multiply_adds_by_hand():
     code = 16 * 16 * 9 * 8 + 8 * 8 * 9 * 8 * 8 + 8 * 8 * 8 * 64
     assert multiply_adds(SMALL) == code
-    orientation = 16 * 16 * 9 * 4 + 8 * 8 * 9 * 4 * 8 + 8 * 8 * 8 * 2
+    orientation = 16 * 16 * 9 * 4 + 8 * 8 * 9 * 4 * 8 + 8 * 8 * 8 * 4
     turning = replace(SMALL, log_polar=True, orientation=(4, 8))
     assert multiply_adds(turning) == code + orientation
 

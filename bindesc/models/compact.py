@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .integer import ORIENTATION_OUTPUTS, ORIENTATION_SIDE
 from .layers import NormalisePatches, convolutions, fold_batch_norm, normalise_patches
-from .orientation import OrientationNet, orientation_strides, turn_patches
+from .orientation import OrientationNet, adapt_patches, frames, orientation_strides
 
 _LEAST_SIDE = 4  # of a map in the C++ core
 _MOST_INPUTS = 2**14  # of the last layer: products with int8 then stay far below 2^24
@@ -28,12 +28,12 @@ class CompactConfig:
             ``SCALE_FACTORS`` entry gives.
         log_polar: the network sees log-polar patches, see :mod:`bindesc.log_polar`, whose last ring
             is ``REACH`` times as wide; otherwise it sees the patch itself.
-        orientation: output channels of the 3x3 convolutions of the network that turns log-polar
-            patches, see :class:`bindesc.models.orientation.OrientationNet`; none where they stay as
-            they are.
+        orientation: output channels of the 3x3 convolutions of the network that turns and stretches
+            log-polar patches, see :class:`bindesc.models.orientation.OrientationNet`; none where
+            they stay as they are.
 
     Raises:
-        ValueError: the shape cannot run in integers, or patches that are turned are not log-polar.
+        ValueError: the shape cannot run in integers, or patches that are adapted are not log-polar.
     """
 
     channels: tuple[int, ...] = (16, 24, 32, 48)
@@ -61,7 +61,7 @@ class CompactConfig:
                 f"{_MOST_INPUTS}; more cannot be summed exactly"
             )
         if self.orientation and not self.log_polar:
-            raise ValueError("orientation: turns log-polar patches; choose log_polar too")
+            raise ValueError("orientation: adapts log-polar patches; choose log_polar too")
 
     @property
     def last_side(self) -> int:
@@ -78,7 +78,7 @@ class CompactNet(nn.Module):
     activation over the training data, so that every bit is set about half of the time.
 
     Attributes:
-        orientation: what turns the patches first, or None.
+        orientation: what turns and stretches the patches first, or None.
     """
 
     def __init__(self, config: CompactConfig | None = None):
@@ -95,11 +95,11 @@ class CompactNet(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Activations before the sign."""
         if self.orientation is not None:
-            patches = turn_patches(patches, self.orientation(patches))
+            patches = adapt_patches(patches, frames(self.orientation(patches)))
         return self.describe(patches)
 
     def describe(self, patches: Tensor) -> Tensor:
-        """The activations of patches that are turned already."""
+        """The activations of patches that are adapted already."""
         return self.layers(normalise_patches(patches))
 
     def for_inference(self) -> nn.Sequential:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 INPUT_ZERO = 128  # what a normalised value of 0 becomes in the first layer's input
 INPUT_SCALE = 32.0  # what a deviation of 1 becomes there; values are cut at 127 / 32 = 3.97
 ORIENTATION_SIDE = 16  # of what the orientation network sees: the code's patches at half their side
-ORIENTATION_OUTPUTS = 2  # a direction, x and y
+ORIENTATION_OUTPUTS = 4  # a direction, x and y, and a stretch, z and w
+MOST_STRETCH = 0.5  # of a patch, whose axes then are as 1 + 0.5 to 1 - 0.5
 CHANNEL_BLOCK = 16  # channels come in multiples of this
 EXACT = 2**24  # float32 holds every integer below
 

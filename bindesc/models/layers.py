@@ -22,7 +22,8 @@ def normalise_patches(patches: Tensor) -> Tensor:
 def centre_patches(patches: Tensor) -> tuple[Tensor, Tensor]:
     """``(N, C, H, W)`` patches less the mean of each, and ``(N, 1, 1, 1)`` their deviations."""
     centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
-    return centred, centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+    return centred, variance.clamp_min(1e-12).sqrt()  # at 0 the root has no gradient
 
 
 class NormalisePatches(nn.Module):

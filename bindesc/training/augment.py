@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 
 
-def random_homography(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float64]:
+def random_homography(
+    rng: np.random.Generator, width: int, height: int, stretch: float = 0.25
+) -> NDArray[np.float64]:
     """A homography that turns, scales, shears and tilts an image about its centre.
 
     Rotation is normal with 40 degrees deviation (a tenth are uniform over the circle), scale
-    log-uniform in 0.6 to 1.6, and perspective moves the corners by up to a fifth of the side.
+    log-uniform in 0.6 to 1.6, and perspective moves the corners by up to a fifth of the side. The
+    ratio of the axes is log-uniform up to ``exp(2 stretch)``.
 
     Returns:
         ``(3, 3)`` float64, from the original's pixels to the view's.
@@ -21,13 +24,13 @@ def random_homography(rng: np.random.Generator, width: int, height: int) -> NDAr
     turn = rng.uniform(-180, 180) if rng.random() < 0.1 else rng.normal(0, 40)
     angle = np.radians(turn)
     zoom = np.exp(rng.uniform(np.log(0.6), np.log(1.6)))
-    stretch = np.exp(rng.uniform(-0.25, 0.25))
+    longer = np.exp(rng.uniform(-stretch, stretch))
     shear = rng.uniform(-0.2, 0.2)
     to_centre = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
     rotation = np.array(
         [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     )
-    affine = rotation @ np.array([[zoom * stretch, shear, 0], [0, zoom / stretch, 0], [0, 0, 1]])
+    affine = rotation @ np.array([[zoom * longer, shear, 0], [0, zoom / longer, 0], [0, 0, 1]])
     tilt = np.eye(3)
     tilt[2, :2] = rng.uniform(-0.2, 0.2, 2) / np.array([width / 2, height / 2])
     return np.linalg.inv(to_centre) @ tilt @ affine @ to_centre

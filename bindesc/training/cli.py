@@ -95,6 +95,14 @@ def register(commands: Any) -> None:
         help="with --model, share of the views whose keypoints get errors in place and size "
         "(%(default)s)",
     )
+    build.add_argument(
+        "--hard",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the views that are tilted or blurred more strongly than a detector bears "
+        "(%(default)s)",
+    )
     build.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
     build.add_argument("--seed", type=at_least(0), default=0, help="(%(default)s)")
     build.set_defaults(run=_build)
@@ -231,6 +239,7 @@ def _build(args: argparse.Namespace) -> int:
         margin=1.0 if args.narrow else WIDE_MARGIN,
         model=args.model,
         noise=args.noise,
+        hard=args.hard,
         tolerance=Tolerance() if args.narrow else Tolerance(turn=WIDE_TURN),
         seed=args.seed,
     )

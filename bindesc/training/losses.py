@@ -128,9 +128,26 @@ def turn_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
     Returns:
         Scalar: the mean cost.
     """
-    a, b, c, d = second.flatten(1).unbind(1)
-    adjugate = torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2))
-    return (1 - turn_cosine(adjugate @ linear @ first)).clamp(max=1.2).mean()
+    return (1 - turn_cosine(_adjugate(second) @ linear @ first)).clamp(max=1.2).mean()
+
+
+def stretch_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
+    """Whether the frames of two views, as in :func:`turn_loss`, agree in their shape.
+
+    If they do, ``second^-1 linear first`` is a rotation times a size. With that divided to
+    determinant 1 and its singular values s and 1 / s, it costs ``(s - 1 / s)^2``, at most 1.
+
+    Returns:
+        Scalar: the mean cost.
+    """
+    rest = _adjugate(second) @ linear @ first
+    size = torch.linalg.det(rest).clamp_min(1e-6)
+    return (rest.square().sum((1, 2)) / size - 2).clamp(max=1).mean()
+
+
+def _adjugate(linear: Tensor) -> Tensor:
+    a, b, c, d = linear.flatten(1).unbind(1)
+    return torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2))
 
 
 def turn_cosine(linear: Tensor) -> Tensor:

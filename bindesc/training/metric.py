@@ -1,7 +1,7 @@
 """Metric learning of the compact network: hardest-in-batch triplets on relaxed bits.
 
-The orientation network, where there is one, learns from the same triplets, through how far patches
-are turned, and from the known map between the two views.
+The orientation network, where there is one, learns from the same triplets, through how patches are
+turned and stretched, and from the known map between the two views.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from torch import Tensor
 from ..log_polar import REACH
 from ..models.compact import CompactConfig, CompactNet
 from ..models.integer import CODES, ORIENTATION
-from ..models.orientation import turn_patches
+from ..models.orientation import adapt_patches
+from ..models.orientation import frames as to_frames
 from ..weights import load_model, load_weights, read_model, save_model
 from .blend import blend
 from .descent import descend
 from .frames import cut_for, turn_frames
-from .losses import hardest_triplet, relax_bits, turn_cosine, turn_loss
+from .losses import hardest_triplet, relax_bits, stretch_loss, turn_cosine, turn_loss
 from .noise import FrameNoise, draw_frames
 from .pairs import PairSet, open_pairs
 from .precision import autocast
@@ -53,7 +54,8 @@ class MetricConfig:
         near: how far two points are apart for more than half of the margin: their distance over
             the side of the patch, and the logarithm of the ratio of their sizes.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
-        orientation_weight: of the orientation network's own loss, see :func:`turn_loss`.
+        orientation_weight: of the orientation network's own loss, :func:`turn_loss`.
+        stretch_weight: in that loss, of :func:`stretch_loss`.
         most_turn: pairs whose detector's orientations differ by more, degrees, have that loss only.
         noise: added to the keypoints.
         initial_share: of the weights that the run starts from in the mean with the trained ones,
@@ -73,6 +75,7 @@ class MetricConfig:
     near: tuple[float, float] = (0.08, 0.15)
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
+    stretch_weight: float = 3.0
     most_turn: float = 60.0
     noise: FrameNoise = field(default_factory=FrameNoise)
     initial_share: float = 0.0
@@ -314,8 +317,8 @@ def calibration_patches(
     inputs = {CODES: seen}
     if model.orientation is not None:
         device = next(model.parameters()).device
-        directions = model.orientation(seen.to(device)).cpu()
-        inputs = {CODES: turn_patches(seen, directions), ORIENTATION: F.avg_pool2d(seen, 2)}
+        adapted = adapt_patches(seen, to_frames(model.orientation(seen.to(device)).cpu()))
+        inputs = {CODES: adapted, ORIENTATION: F.avg_pool2d(seen, 2)}
     return {part: patches[:, 0].round().byte().numpy() for part, patches in inputs.items()}
 
 
@@ -334,10 +337,11 @@ def _loss(
     own_loss = torch.zeros((), device=source.device)
     if model.orientation is not None:
         with autocast(source.device):
-            directions = model.orientation(seen).float()
-        seen = turn_patches(seen, directions)
-        first, second = turn_frames(frames, directions)[:, :, :2].chunk(2)
+            adapted = to_frames(model.orientation(seen).float())
+        seen = adapt_patches(seen, adapted)
+        first, second = (frames[:, :, :2] @ adapted).chunk(2)
         own_loss = turn_loss(first, second, batch.linear)
+        own_loss = own_loss + config.stretch_weight * stretch_loss(first, second, batch.linear)
     with autocast(source.device):
         activations = model.describe(seen)
     start, end = config.sharpness

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# xy (N, 2), side of the patch (N,), pixels, and angle (N,), degrees, of a view's keypoints.
+Points = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
 
 @dataclass(frozen=True, eq=False)
 class Carried:
@@ -85,6 +88,21 @@ def carry_angles(angle: NDArray, carried: Carried) -> NDArray[np.float64]:
         "nij,nj->ni", carried.jacobian, np.stack([np.cos(radians), np.sin(radians)], 1)
     )
     return np.degrees(np.arctan2(direction[:, 1], direction[:, 0]))
+
+
+def carry_points(points: Points, carried: Carried, turn: float, rng: np.random.Generator) -> Points:
+    """Keypoints as they look in the other view: of another size and angle.
+
+    Args:
+        points: of the first view.
+        carried: their positions in the second.
+        turn: deviation of a normal error of the angle in either view, degrees.
+        rng: draws the errors.
+    """
+    side = points[1] * np.sqrt(np.abs(np.linalg.det(carried.jacobian)))
+    error = turn * rng.normal(0, np.sqrt(2), len(side))
+    angle = (carry_angles(points[2], carried) + error) % 360
+    return carried.xy.astype(np.float32), side.astype(np.float32), angle.astype(np.float32)
 
 
 def wrap_degrees(angle: NDArray) -> NDArray:

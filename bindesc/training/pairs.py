@@ -2,9 +2,10 @@
 
 The second view is made from the same photo, or is another photo of the place, if a COLMAP
 reconstruction ties them together. Detecting again, instead of carrying keypoints over, shows a
-network the errors of position, scale and orientation that the detector really makes. A set is a
-folder: ``patches.npy`` (memory-mapped), ``xy.npy``, ``side.npy``, ``linear.npy``, and ``set.json``
-with the groups and the settings. A group is one pair of views.
+network the errors of position, scale and orientation that the detector really makes; only views in
+which it would find little again have carried ones. A set is a folder: ``patches.npy``
+(memory-mapped), ``xy.npy``, ``side.npy``, ``linear.npy``, and ``set.json`` with the groups and the
+settings. A group is one pair of views.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from ..patches import PATCH_SIDE, extract_patches, similarities
 from ..runtime import Runtime
 from ..weights import model_path, read_model
 from .noise import FrameNoise
-from .pairing import Tolerance, pair_keypoints
+from .pairing import Points, Tolerance, carry_points, pair_keypoints
 from .views import Partner, Views, check_shape, find_partners, made_views, taken_views
 
 SEEN_BY = "model.safetensors"  # in a set of what a network sees
+_LEAST_SIDE = 8  # pixels, of a patch that is carried into another view
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class PairSettings:
             been sampled twice. Empty for wide patches.
         noise: share of the view pairs whose keypoints get errors of place and size besides the
             detector's, if there is a ``model``; wide patches get theirs in training.
+        hard: share of the view pairs of one photo that are tilted or blurred so strongly, see
+            :func:`made_views`, that a detector would find little again. The second view's keypoints
+            are those of the first, with errors of place, size and angle.
         tolerance: how far the keypoints of a pair may differ.
         seed: seed of all randomness.
     """
@@ -75,6 +80,7 @@ class PairSettings:
     warped: float = 0.6
     model: str = ""
     noise: float = 0.0
+    hard: float = 0.0
     tolerance: Tolerance = field(default_factory=Tolerance)
     seed: int = 0
 
@@ -101,22 +107,33 @@ class Pairs(NamedTuple):
     linear: NDArray[np.float32]
 
 
-def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generator) -> Pairs:
+def pairs_of_views(
+    views: Views, settings: PairSettings, rng: np.random.Generator, *, hard: bool = False
+) -> Pairs:
     """The pairs of one group."""
     name = settings.detectors[rng.integers(len(settings.detectors))]
     detector = create_detector(name, settings.keypoints)
-    points = []
     subpixel = bool(rng.random() < 0.5)  # a model is used with both
-    for view in views[:2]:
+
+    def found(view: NDArray[np.uint8]) -> Points:
         keypoints = detect(detector, view, None, settings.keypoints, subpixel=subpixel)
         xy, size, angle, _ = to_arrays(keypoints)
-        points.append((xy, size * SCALE_FACTORS[name], angle))
-    carried = views.carry(points[0][0])
-    pairs = pair_keypoints(points[0], points[1], carried, settings.tolerance)
+        return xy, size * SCALE_FACTORS[name], angle
+
+    first = found(views.first)
+    carried = views.carry(first[0])
+    if hard:
+        second = carry_points(first, carried, FrameNoise().turn, rng)
+        inside = _inside(second, views.second)
+        pairs = np.repeat(np.flatnonzero(inside)[:, None], 2, axis=1)
+    else:
+        second = found(views.second)
+        pairs = pair_keypoints(first, second, carried, settings.tolerance)
+    points = first, second
     if len(pairs) > settings.pairs_per_view:
         pairs = pairs[np.sort(rng.permutation(len(pairs))[: settings.pairs_per_view])]
     patches = np.empty((len(pairs), 2, settings.side, settings.side), np.uint8)
-    noisy = bool(settings.noise) and rng.random() < settings.noise
+    noisy = hard or (bool(settings.noise) and rng.random() < settings.noise)
     for which, (view, arrays) in enumerate(zip(views[:2], points, strict=True)):
         xy, side, angle = (array[pairs[:, which]] for array in arrays)
         if settings.model:
@@ -125,13 +142,22 @@ def pairs_of_views(views: Views, settings: PairSettings, rng: np.random.Generato
             scale = settings.support * settings.side / PATCH_SIDE
             seen, _ = extract_patches(view, xy, side, angle, scale=scale, side=settings.side)
         patches[:, which] = seen
-    first, second = (
+    frames = [
         similarities(side[chosen], angle[chosen])
         for chosen, (_, side, angle) in zip(pairs.T, points, strict=True)
-    )
-    linear = np.linalg.inv(second) @ carried.jacobian[pairs[:, 0]] @ first
-    xy, side, _ = (array[pairs[:, 0]] for array in points[0])
+    ]
+    linear = np.linalg.inv(frames[1]) @ carried.jacobian[pairs[:, 0]] @ frames[0]
+    xy, side, _ = (array[pairs[:, 0]] for array in first)
     return Pairs(patches, xy, side.astype(np.float32), linear.astype(np.float32))
+
+
+def _inside(points: Points, view: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which patches lie in the view, but for their corners, and are 8 pixels wide at least."""
+    (x, y), side = points[0].T, points[1]
+    height, width = view.shape
+    reach = side / 2
+    inside = (x >= reach) & (y >= reach) & (x <= width - 1 - reach) & (y <= height - 1 - reach)
+    return inside & (side >= _LEAST_SIDE)
 
 
 def _seen(
@@ -181,8 +207,9 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
         photo = to_gray(read_image(path, oriented=False))
         for view in range(settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
-            views = made_views(photo, settings.sides, settings.warped, rng)
-            groups.append(_Group(pairs_of_views(views, settings, rng), None))
+            hard = bool(settings.hard) and bool(rng.random() < settings.hard)
+            views = made_views(photo, settings.sides, settings.warped, rng, hard=hard)
+            groups.append(_Group(pairs_of_views(views, settings, rng, hard=hard), None))
         for view, partner in enumerate(partners, settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
             check_shape(path, photo, partner.shapes[0])

@@ -15,6 +15,9 @@ from .augment import degrade, random_homography, relight
 from .multiview import MIN_SHARED, carry_by_points, read_photos, shared_points
 from .pairing import Carried, carry_by_homography
 
+_STRETCH, _HARD_STRETCH = 0.25, 0.5  # of homographies
+_HARD_BLUR = 5.0  # pixels
+
 
 class Partner(NamedTuple):
     """Another photo of the same place.
@@ -41,7 +44,12 @@ class Views(NamedTuple):
 
 
 def made_views(
-    photo: NDArray[np.uint8], sides: tuple[int, int], warped: float, rng: np.random.Generator
+    photo: NDArray[np.uint8],
+    sides: tuple[int, int],
+    warped: float,
+    rng: np.random.Generator,
+    *,
+    hard: bool = False,
 ) -> Views:
     """Two views of one photo.
 
@@ -50,13 +58,15 @@ def made_views(
         sides: range of the longer side after resizing, pixels.
         warped: how often the second view is seen by a homography, 0 to 1.
         rng: the source of all randomness.
+        hard: the homography, which there always is then, stretches up to 2.7 times, and half of the
+            second views are blurred.
     """
     photo = resize_to(photo, _random_side(sides, rng))
     height, width = photo.shape
     homography = np.eye(3)
     other = photo
-    if rng.random() < warped:
-        homography = random_homography(rng, width, height)
+    if hard or rng.random() < warped:
+        homography = random_homography(rng, width, height, _HARD_STRETCH if hard else _STRETCH)
         other = cv2.warpPerspective(
             photo,
             homography,
@@ -64,6 +74,8 @@ def made_views(
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT,
         )
+    if hard and rng.random() < 0.5:
+        other = cv2.GaussianBlur(other, (0, 0), rng.uniform(1, _HARD_BLUR))
     return Views(*_taken_again(photo, other, rng), lambda xy: carry_by_homography(homography, xy))
 
 
