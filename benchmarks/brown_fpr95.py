@@ -4,8 +4,8 @@ Test sets are ``oxford_affine`` (the protocol of :mod:`benchmarks.patch_pairs`, 
 4,000 other pairs), real PhotoTour folders given with ``--root``, or photos given with ``--photos``,
 seen through synthetic homographies, for choosing settings. Every row describes the same patches,
 except that a model trained with another ``support`` sees them that much wider on the image sets;
-the sheets of PhotoTour have one width only. They are described as they are; a model with an
-orientation network has a second row, in which that turns them first, as it does keypoints' patches.
+the sheets of PhotoTour have one width only. They are described as upright keypoints are; a model
+with an orientation network has a second row, in which that turns them first.
 
 - FPR@95: the threshold is the matching distance of index int(0.95 n) in ascending order; another
   pair at or below it is an error, so ties count against the descriptor. In brackets the 95 %

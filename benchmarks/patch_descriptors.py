@@ -69,7 +69,7 @@ def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
 
 
 def model_rows(label: str, model: str | Path) -> Iterator[PatchDescriptor]:
-    """A bindesc model, by name or path; one that turns patches as keypoints', and upright.
+    """A bindesc model, by name or path; one that turns patches with that and without.
 
     Raises:
         WeightsError: there is no such model, or its file is damaged.

@@ -97,7 +97,7 @@ void transpose(const uint8_t* from, int from_row, uint8_t* to, int to_row) {
 // from between two columns and two rings is the mean of four loads, of all its rings at once.
 void adapt(const uint8_t* patch, const int32_t* steps, uint8_t* out) {
   static const Bends bends;
-  constexpr int kLine = kRings + 2 * kFarthest + 4;
+  constexpr int kLine = kRings + 2 * kFarthest + 4;  // one is loaded beyond; a multiple of 16
   alignas(32) uint8_t columns[kDirections + 1][kLine];
   transpose<kRings, kDirections>(patch, kDirections, &columns[0][kFarthest], kLine);
   for (int x = 0; x < kDirections; ++x) {

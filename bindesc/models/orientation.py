@@ -88,6 +88,12 @@ class OrientationNet(nn.Module):
         return F.pad(self.trust, (0, ORIENTATION_OUTPUTS - 1))
 
 
+def rotations(directions: Tensor) -> Tensor:
+    """``(N, 2, 2)`` that take right to ``(N, 2)`` directions of any length."""
+    cosine, sine = F.normalize(directions, dim=1).unbind(1)
+    return torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
+
+
 def frames(outputs: Tensor) -> Tensor:
     """The network's outputs as linear maps of the plane.
 
@@ -100,8 +106,7 @@ def frames(outputs: Tensor) -> Tensor:
         ``[[1 + p, q], [q, 1 - p]] / sqrt(1 - p^2 - q^2)``, where ``(p, q) =
         MOST_STRETCH (z, w) / |(x, y, z, w)|``.
     """
-    cosine, sine = F.normalize(outputs[:, :2], dim=1).unbind(1)
-    turn = torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
+    turn = rotations(outputs[:, :2])
     p, q = (MOST_STRETCH * F.normalize(outputs, dim=1)[:, 2:]).unbind(1)
     stretch = torch.stack([1 + p, q, q, 1 - p], 1).unflatten(1, (2, 2))
     return stretch @ turn / (1 - p * p - q * q).sqrt()[:, None, None]

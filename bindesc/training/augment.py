@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+STRETCH = 0.25  # of a homography, at most: half the logarithm of the ratio of its axes
 
 
 def random_homography(
-    rng: np.random.Generator, width: int, height: int, stretch: float = 0.25
+    rng: np.random.Generator, width: int, height: int, stretch: float = STRETCH
 ) -> NDArray[np.float64]:
     """A homography that turns, scales, shears and tilts an image about its centre.
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..log_polar import REACH, places, ring_spacing
+from ..models.orientation import rotations
 from ..patches import PATCH_SIDE
 from .pairs import centre
 
@@ -51,9 +52,7 @@ def cut_log_polar(wide: Tensor, frames: Tensor) -> Tensor:
 
 def turn_frames(frames: Tensor, directions: Tensor) -> Tensor:
     """Turn ``(N, 2, 3)`` frames, so that ``(N, 2)`` directions in them come to point right."""
-    cosine, sine = F.normalize(directions, dim=1).unbind(1)
-    turn = torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
-    return torch.cat([frames[:, :, :2] @ turn, frames[:, :, 2:]], 2)
+    return torch.cat([frames[:, :, :2] @ rotations(directions), frames[:, :, 2:]], 2)
 
 
 def cut_for(network: nn.Module, wide: Tensor, frames: Tensor | None = None) -> Tensor:

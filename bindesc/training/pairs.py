@@ -63,7 +63,7 @@ class PairSettings:
             detector's, if there is a ``model``; wide patches get theirs in training.
         hard: share of the view pairs of one photo that are tilted or blurred so strongly, see
             :func:`made_views`, that a detector would find little again. The second view's keypoints
-            are those of the first, with errors of place, size and angle.
+            are those of the first, with errors of the angle, and of place and size as by ``noise``.
         tolerance: how far the keypoints of a pair may differ.
         seed: seed of all randomness.
     """

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..image import ImageError, resize_to
-from .augment import degrade, random_homography, relight
+from .augment import STRETCH, degrade, random_homography, relight
 from .multiview import MIN_SHARED, carry_by_points, read_photos, shared_points
 from .pairing import Carried, carry_by_homography
 
-_STRETCH, _HARD_STRETCH = 0.25, 0.5  # of homographies
+_HARD_STRETCH = 0.5  # of a homography, for augment.STRETCH
 _HARD_BLUR = 5.0  # pixels
 
 
@@ -66,7 +66,7 @@ def made_views(
     homography = np.eye(3)
     other = photo
     if hard or rng.random() < warped:
-        homography = random_homography(rng, width, height, _HARD_STRETCH if hard else _STRETCH)
+        homography = random_homography(rng, width, height, _HARD_STRETCH if hard else STRETCH)
         other = cv2.warpPerspective(
             photo,
             homography,
