@@ -5,7 +5,9 @@ Test sets are ``oxford_affine`` (the protocol of :mod:`benchmarks.patch_pairs`, 
 seen through synthetic homographies, for choosing settings. Every row describes the same patches,
 except that a model trained with another ``support`` sees them that much wider on the image sets;
 the sheets of PhotoTour have one width only. They are described as upright keypoints are; a model
-with an orientation network has a second row, in which that turns them first.
+with an orientation network has a second row, in which that turns them first. A network that sees
+log-polar patches has them cut from the images, as ``detectAndCompute`` does; the row of square ones
+says what ``describe`` makes of those.
 
 - FPR@95: the threshold is the matching distance of index int(0.95 n) in ascending order; another
   pair at or below it is an error, so ties count against the descriptor. In brackets the 95 %

@@ -58,7 +58,11 @@ def false_positive_rates(networks: Sequence[Network], folder: Path, pairs: int) 
         return {}
     found = (scene for part in OXFORD for scene in scenes(part, folder))
     test = pairs_from_scenes(OXFORD_SET, found, pairs, SEED)
-    return {n.label: score(test, next(model_rows(n.label, n.path)))[0].fpr95 for n in networks}
+    rates = {}
+    for network in networks:
+        *_, of_squares = model_rows(network.label, network.path)
+        rates[network.label] = score(test, of_squares)[0].fpr95
+    return rates
 
 
 def points_of(

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.patches import PATCH_SIDE, squares_to_log_polar
+from bindesc.patches import PATCH_SIDE
 from bindesc.runtime import Runtime
 from bindesc.training.gan import INITIAL_SAMPLES, spread
 from bindesc.training.gan_step import Gan, GanConfig
@@ -39,16 +39,17 @@ class PatchDescriptor:
     Attributes:
         label: its name.
         code: what it writes, such as "256 bits".
-        describe: ``(N, S, S)`` uint8 to ``(N, B)`` uint8 packed bits, or ``(N, D)`` float32.
+        describe: patches, ``(N, S, S)`` uint8, to ``(N, B)`` uint8 packed bits, or ``(N, D)``
+            float32.
         support: side of the patches it wants, over the keypoint's size.
-        side: S that it wants.
+        side: S that it wants, or None for log-polar patches.
     """
 
     label: str
     code: str
     describe: Callable[[NDArray[np.uint8]], NDArray]
     support: float = 1.0
-    side: int = PATCH_SIDE
+    side: int | None = PATCH_SIDE
 
 
 def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
@@ -69,21 +70,30 @@ def opencv_row(name: str, support: float = 1.0) -> PatchDescriptor:
 
 
 def model_rows(label: str, model: str | Path) -> Iterator[PatchDescriptor]:
-    """A bindesc model, by name or path; one that turns patches with that and without.
+    """A bindesc model, by name or path.
+
+    One that sees log-polar patches is given them as they are cut for keypoints, and made of square
+    ones in a row of its own; one that turns patches has a row with that.
 
     Raises:
         WeightsError: there is no such model, or its file is damaged.
     """
     runtime = Runtime(model)
     code = f"{8 * runtime.descriptor_bytes} bits"
-    side = 2 * PATCH_SIDE if runtime.log_polar else PATCH_SIDE
-    yield PatchDescriptor(label, code, runtime.describe, runtime.support, side)
+    support = runtime.support
+    if not runtime.log_polar:
+        yield PatchDescriptor(label, code, runtime.describe, support)
+        return
 
-    def describe(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return runtime.codes(squares_to_log_polar(patches))
+    def upright(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return runtime.codes(patches, np.ones(len(patches), np.bool_))
 
+    yield PatchDescriptor(label, code, upright, support, None)
     if runtime.adapts:
-        yield PatchDescriptor(f"{label}, turned", code, describe, runtime.support, side)
+        yield PatchDescriptor(f"{label}, turned", code, runtime.codes, support, None)
+    squares = 2 * PATCH_SIDE
+    label = f"{label}, {squares}x{squares} patches"
+    yield PatchDescriptor(label, code, runtime.describe, support, squares)
 
 
 def untrained_row(

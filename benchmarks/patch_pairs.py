@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from bindesc.detectors import SCALE_FACTORS, create_detector, detect, to_arrays
 from bindesc.folder import find_images
 from bindesc.image import read_image, resize_to, to_gray
-from bindesc.patches import extract_patches
+from bindesc.log_polar import DIRECTIONS, RINGS
+from bindesc.patches import PatchCutter, extract_patches, squares_to_log_polar
 from bindesc.training.augment import degrade, random_homography, relight
 from bindesc.training.brown import BrownError, open_brown
 from bindesc.training.pairing import carry_angles, carry_by_homography
@@ -48,14 +49,15 @@ class PatchPairs:
 
     Attributes:
         name: of the set.
-        cut: support (side of the patch over the keypoint's size) and S to ``(N, S, S)`` uint8; a
-            set of ready patches gives them as they are, 32 samples wide.
+        cut: support (side of the patch over the keypoint's size) and S to ``(N, S, S)`` uint8, or
+            to log-polar patches if S is None; a set of ready patches gives them as they are, 32
+            samples wide, or makes log-polar ones of them.
         pairs: ``(P, 2)`` indices of patches.
         same: ``(P,)`` bool: both show the same point.
     """
 
     name: str
-    cut: Callable[[float, int], NDArray[np.uint8]]
+    cut: Callable[[float, int | None], NDArray[np.uint8]]
     pairs: NDArray[np.intp]
     same: NDArray[np.bool_]
 
@@ -204,22 +206,29 @@ def _other_points(
     raise ValueError("the points lie too close together to make non-matching pairs")
 
 
-def _ready(patches: NDArray[np.uint8], support: float, side: int) -> NDArray[np.uint8]:
-    """Patches that are as they are, whatever is wanted."""
-    del support, side
-    return patches
+def _ready(patches: NDArray[np.uint8], support: float, side: int | None) -> NDArray[np.uint8]:
+    """Patches that are as wide as they are, whatever is wanted."""
+    del support
+    return squares_to_log_polar(patches) if side is None else patches
 
 
 def _cut(
-    images: Sequence[NDArray[np.uint8]], frames: NDArray[np.float64], support: float, side: int
+    images: Sequence[NDArray[np.uint8]],
+    frames: NDArray[np.float64],
+    support: float,
+    side: int | None,
 ) -> NDArray[np.uint8]:
     """Frames have the columns image, x, y, size, angle."""
-    patches = np.empty((len(frames), side, side), np.uint8)
+    shape = (RINGS, DIRECTIONS) if side is None else (side, side)
+    patches = np.empty((len(frames), *shape), np.uint8)
     for number, image in enumerate(images):
         (rows,) = np.nonzero(frames[:, 0] == number)
         x, y, size, angle = frames[rows, 1:].astype(np.float32).T
         xy = np.stack([x, y], 1)
-        patches[rows], _ = extract_patches(image, xy, size, angle, scale=support, side=side)
+        if side is None:
+            patches[rows], _ = PatchCutter(image).cut_log_polar(xy, size, angle, scale=support)
+        else:
+            patches[rows], _ = extract_patches(image, xy, size, angle, scale=support, side=side)
     return patches
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.packing import pack_bits, unpack_bits
-from bindesc.patches import PATCH_SIDE, squares_to_log_polar
+from bindesc.patches import PATCH_SIDE
 from bindesc.runtime import Runtime
 from bindesc.training.scores import false_positive_rate, pair_distances
 from bindesc.weights import load_model
@@ -58,10 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quantisation: {error}", file=sys.stderr)
         return 2
     runtime = Runtime(options.model)
-    if runtime.log_polar:
-        patches = squares_to_log_polar(test.cut(runtime.support, 2 * PATCH_SIDE))
-    else:
-        patches = test.cut(runtime.support, PATCH_SIDE)
+    patches = test.cut(runtime.support, None if runtime.log_polar else PATCH_SIDE)
     patches, _ = runtime.adapt(patches, np.ones(len(patches), bool))
     codes = {
         "float32": describe_in_floats(options.model, patches),

@@ -13,6 +13,7 @@ namespace bindesc {
 constexpr int kChannelBlock = 16;  // output channels whose weights stand together
 constexpr int kPixelRows = 2;      // a pixel group is two runs ...
 constexpr int kPixelRun = 4;       // ... of four pixels
+constexpr int kFitSteps = 4;       // steps added up in 16 bits, if the weights are small enough
 
 // sum over a window of uint8 inputs times int8 weights, in int32, for each output channel. The
 // window is `rows` runs of 4 * steps bytes, `row_stride` bytes apart.
@@ -27,8 +28,8 @@ struct Convolution {
   int rows;
   int steps;
   int64_t row_stride;
-  // For two neighbours in a run, 255 times the one weight plus 255 times the other fits 16 bits.
-  bool pairs_fit;
+  // How many steps of products AVX2 may add up in 16 bits, two neighbours first: kFitSteps, 1 or 0.
+  int fit_steps;
 };
 
 // Where eight output pixels read and write, in bytes from the start of a map.

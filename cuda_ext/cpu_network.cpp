@@ -29,13 +29,21 @@ void wrap(uint8_t* map, int side, int channels) {
   }
 }
 
-// See Convolution; of activations at most 255, one may be 0.
-bool pairs_fit(const std::vector<int8_t>& weights) {
+// Whether, for each channel, products of `steps` steps fit 16 bits, those of even and of odd pairs
+// apart. Some activations may be 0 and others 255, so that either sign's weights count alone.
+bool products_fit(const std::vector<int8_t>& weights, int steps) {
   constexpr int kMost = 128;  // 255 * 128 < 2^15
-  for (size_t i = 0; i < weights.size(); i += 2) {
-    const int a = weights[i], b = weights[i + 1];
-    const int positive = std::max(a, 0) + std::max(b, 0), negative = std::min(a, 0) + std::min(b, 0);
-    if (positive > kMost || negative < -kMost) return false;
+  const size_t step = 4 * kChannelBlock, run = step * static_cast<size_t>(steps);
+  for (size_t first = 0; first < weights.size(); first += run) {
+    for (size_t pair = first; pair < first + step; pair += 2) {
+      int positive = 0, negative = 0;
+      for (size_t i = pair; i < first + run; i += step) {
+        for (const int weight : {weights[i], weights[i + 1]}) {
+          (weight > 0 ? positive : negative) += weight;
+        }
+      }
+      if (positive > kMost || negative < -kMost) return false;
+    }
   }
   return true;
 }
@@ -95,7 +103,10 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
     }
   }
 
-  pairs_fit_ = pairs_fit(weights_);
+  const bool whole_runs = steps_ % kFitSteps == 0;
+  fit_steps_ = whole_runs && products_fit(weights_, kFitSteps) ? kFitSteps
+               : products_fit(weights_, 1)                     ? 1
+                                                               : 0;
 
   if (last) {  // its "pixels" are the patches of a group
     side_ = 1;
@@ -133,7 +144,7 @@ Convolution Network::Layer::convolution() const {
           rows_,
           steps_,
           row_stride_,
-          pairs_fit_};
+          fit_steps_};
 }
 
 PixelGroups Network::Layer::pixels() const {

@@ -67,7 +67,7 @@ class Network {
     std::vector<int32_t> bias_, signed_bias_;
     std::vector<float> multiplier_;
     std::vector<PixelGroup> groups_;
-    bool pairs_fit_;
+    int fit_steps_;
   };
   struct Maps;
 

@@ -10,6 +10,7 @@ from benchmarks.fpr95_plots import Distances, roc_curve
 from benchmarks.patch_descriptors import opencv_row, untrained_row
 from benchmarks.patch_pairs import brown_folders, pairs_from_brown, pairs_from_scenes
 from bindesc.models.bingan import BinGanConfig
+from bindesc.patches import squares_to_log_polar
 from bindesc.training.brown import BrownError, write_brown
 from bindesc.training.gan_step import GanConfig
 from bindesc.training.scores import pair_distances
@@ -80,6 +81,9 @@ def test_photos_give_pairs(tmp_path):
     test = pairs_from_scenes("photos", patch_pairs.scenes_of_photos(tmp_path), 20)
     assert test.cut(1.0, 32).shape == (40, 32, 32)
     assert test.cut(1.0, 64).shape == (40, 64, 64)
+    rings, squares = test.cut(1.0, None), squares_to_log_polar(test.cut(1.0, 64))
+    assert np.abs(rings.astype(float) - squares)[:, 8:].mean() < 5
+    assert not (rings == squares).all()
 
 
 def test_pairs_of_a_phototour_folder(brown, patches):
@@ -87,6 +91,7 @@ def test_pairs_of_a_phototour_folder(brown, patches):
     test = pairs_from_brown(brown / "liberty", 10)
     assert test.same.tolist() == [True] * 10 + [False] * 10
     read = test.cut(1.0, 32)
+    assert (test.cut(1.0, None) == squares_to_log_polar(read)).all()
     assert len(read) <= 40
     original = {patch.tobytes(): index % 40 for index, patch in enumerate(patches)}
     points = np.array([original[patch.tobytes()] for patch in read])
@@ -157,7 +162,8 @@ def test_the_command_measures_models_with_labels(brown, tmp_path, capsys):
     options = ["--root", str(brown), "--rows", "orb", "bindesc", "--model", "mine=compact"]
     assert main([*options, "--pairs", "20", "--plots", str(plots)]) == 0
     out = capsys.readouterr().out
-    assert "liberty: mine" in out
+    for label in ("mine", "mine, turned", "mine, 64x64 patches"):
+        assert f"liberty: {label}" in out
     assert "| BinGAN" in out
     assert "published" in out
     for name in ("roc_liberty.png", "distances_liberty.png"):

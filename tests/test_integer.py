@@ -12,7 +12,6 @@ from networks import calibration
 from bindesc import _cpu
 from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.models.integer import (
-    EXACT,
     INPUT_SCALE,
     activations,
     from_tensors,
@@ -22,6 +21,7 @@ from bindesc.models.integer import (
 )
 from bindesc.models.integer_torch import IntegerNet, quantise
 from bindesc.models.orientation import OrientationNet
+from bindesc.models.rounding import EXACT, round_weights
 from bindesc.orientation import halve
 from bindesc.packing import pack_bits
 from bindesc.runtime import Runtime
@@ -96,14 +96,52 @@ def test_pairs_of_products_beyond_16_bits(layers, weight, isa, monkeypatch):
     assert (core(extreme).activations(patches, 1) == activations(extreme, patches)).all()
 
 
-def test_quantised_pairs_of_products_fit_16_bits(layers):
-    largest = []
-    for layer in layers:
-        outputs, height, width, inputs = layer.weights.shape
-        rows = layer.weights.reshape(outputs, height, width * inputs).astype(int)
-        pairs = np.pad(rows, ((0, 0), (0, 0), (0, rows.shape[2] % 2))).reshape(-1, 2)
-        largest += [pairs.clip(min=0).sum(1).max(), -pairs.clip(max=0).sum(1).min()]
-    assert 120 < max(largest) <= 128
+@pytest.mark.parametrize("isa", [name for name, usable in _cpu.isas().items() if usable])
+@pytest.mark.parametrize("weight", [15, 16, 17])
+def test_sums_of_eight_products_beyond_16_bits(layers, weight, isa, monkeypatch):
+    """AVX2 adds up to eight products in 16 bits, where eight of 255 * 17 do not fit."""
+    monkeypatch.setenv("BINDESC_ISA", isa)
+    for sign in (1, -1):
+        extreme = [replace(a, weights=np.full_like(a.weights, sign * weight)) for a in layers]
+        bright = np.full_like(layers[0].bias, 2**20)  # all activations are 255 after it
+        extreme[0] = replace(layers[0], bias=bright)
+        patches = varied(9)
+        assert (core(extreme).activations(patches, 1) == activations(extreme, patches)).all()
+
+
+def test_quantised_sums_of_eight_products_fit_16_bits(layers):
+    for layer in layers[1:]:
+        outputs = len(layer.weights)
+        runs = layer.weights.reshape(outputs, -1, 4, 2, 2).astype(int)  # run, four, pair, weight
+        positive, negative = runs.clip(min=0).sum((2, 4)), runs.clip(max=0).sum((2, 4))
+        assert 80 < max(positive.max(), -negative.min()) <= 128
+    rows = layers[0].weights.reshape(len(layers[0].weights), 3, 3).astype(int)
+    first = rows[:, :, :2]
+    assert 100 < max(first.clip(min=0).sum(2).max(), -first.clip(max=0).sum(2).min()) <= 128
+
+
+def test_rounding_weights_together_changes_sums_less():
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(2000, 1))
+    inputs = (common + rng.normal(0, 0.5, (2000, 48))).clip(min=0)[:, None]
+    weights = rng.normal(size=(16, 1, 48))
+    whole, unit = round_weights(weights, np.zeros(16), inputs)
+    nearest = np.rint(weights / unit[:, None, None])
+    error = [
+        np.square(inputs[:, 0] @ (w * unit[:, None, None] - weights)[:, 0].T).mean()
+        for w in (whole, nearest)
+    ]
+    assert error[0] < 0.5 * error[1]
+    assert np.abs(whole - nearest).max() > 0
+
+
+def test_channels_that_are_compared_get_one_unit():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(16, 1, 32)) * np.arange(1, 17)[:, None, None]
+    inputs = rng.random((100, 1, 32))
+    _, unit = round_weights(weights, np.zeros(16), inputs, one_unit=True)
+    assert (unit == unit[0]).all()
+    assert np.ptp(round_weights(weights, np.zeros(16), inputs)[1]) > 0
 
 
 def test_torch_equals_numpy(layers):
@@ -171,7 +209,8 @@ def test_sums_are_exact_in_float32(layers):
 
 def test_large_weights_are_made_smaller_to_stay_exact():
     weights = np.ones((16, 4, 4, 256))
-    layer = quantise_layer(weights, np.full(16, 3.0), 1, 0.01, None)
+    windows = np.random.default_rng(0).random((50, 4, 4, 256))
+    layer = quantise_layer(weights, np.full(16, 3.0), 1, 0.01, None, 0, windows)
     assert 255 * np.abs(layer.weights.astype(np.int64)).sum((1, 2, 3)).max() < EXACT
     assert layer.weights.max() > 10
 

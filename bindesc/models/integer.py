@@ -19,13 +19,14 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from .rounding import ACTIVATION, round_weights
+
 INPUT_ZERO = 128  # what a normalised value of 0 becomes in the first layer's input
 INPUT_SCALE = 32.0  # what a deviation of 1 becomes there; values are cut at 127 / 32 = 3.97
 ORIENTATION_SIDE = 16  # of what the orientation network sees: the code's patches at half their side
 ORIENTATION_OUTPUTS = 4  # a direction, x and y, and a stretch, z and w
 MOST_STRETCH = 0.5  # of a patch, whose axes then are as 1 + 0.5 to 1 - 0.5
 CHANNEL_BLOCK = 16  # channels come in multiples of this
-EXACT = 2**24  # float32 holds every integer below
 
 CODES, ORIENTATION = "codes", "orientation"
 PARTS = {CODES: "int8.", ORIENTATION: "orientation.int8."}  # how tensors are named, by part
@@ -158,7 +159,7 @@ def activations(layers: Sequence[IntegerLayer], patches: NDArray[np.uint8]) -> N
     for layer in layers[:-1]:
         assert layer.multiplier is not None
         positive = np.maximum(run_layer(layer, maps, border), 0).astype(np.float32)
-        maps = np.minimum(np.rint(positive * layer.multiplier), 255).astype(np.uint8)
+        maps = np.minimum(np.rint(positive * layer.multiplier), ACTIVATION).astype(np.uint8)
         border = 0
     return run_layer(layers[-1], maps, border).reshape(len(patches), -1)
 
@@ -169,7 +170,8 @@ def quantise_layer(
     stride: int,
     input_unit: float,
     output_unit: float | None,
-    input_zero: int = 0,
+    input_zero: int,
+    windows: NDArray[np.float64],
     *,
     one_unit: bool = False,
     circular: bool = False,
@@ -183,50 +185,27 @@ def quantise_layer(
         input_unit: what 1 in the input's integers is worth.
         output_unit: the same of the output; None for the last layer.
         input_zero: the integer of an input of 0.
+        windows: ``(N, H, W, I)`` examples of the layer's inputs, of training data.
         one_unit: all channels' sums are worth the same, so that they can be compared.
         circular: see :class:`IntegerLayer`.
 
     Returns:
-        The layer, with O and I filled up to multiples of 16 by zeros (I = 1 stays), and each
-        channel's weights as large as exact sums in float32 allow, and sums of two products in
-        16 bits, which is what AVX2 computes fast.
+        The layer, with O and I filled up to multiples of 16 by zeros (I = 1 stays), and weights
+        that :func:`bindesc.models.rounding.round_weights` chose.
     """
-    outputs, height, width, inputs = weights.shape
+    outputs, height, _, inputs = weights.shape
     more_outputs = -outputs % CHANNEL_BLOCK
     more_inputs = -inputs % CHANNEL_BLOCK if inputs > 1 else 0
     weights = np.pad(weights, ((0, more_outputs), (0, 0), (0, 0), (0, more_inputs)))
-    bias = np.pad(bias, (0, more_outputs))
+    windows = np.pad(windows, ((0, 0), (0, 0), (0, 0), (0, more_inputs)))
+    bias = np.pad(bias, (0, more_outputs)) / input_unit
 
-    unit = np.maximum(_largest_pair(weights), 1e-12) / 127
-    reach = 255 * np.abs(weights).sum((1, 2, 3)) + np.abs(bias) / input_unit
-    slack = height * width * inputs * 255  # what rounding can add
-    unit = np.maximum(unit, reach / (EXACT - slack))
-    if one_unit:
-        unit[:] = unit.max()
-    whole = np.clip(np.rint(weights / unit[:, None, None, None]), -127, 127).astype(np.int8)
-    offset = np.rint(bias / (unit * input_unit)) - input_zero * whole.astype(np.int64).sum(
-        (1, 2, 3)
-    )
+    rows, examples = (a.reshape(len(a), height, -1) for a in (weights, windows))
+    rounded, unit = round_weights(rows, bias, examples, one_unit=one_unit)
+    offset = np.rint(bias / unit) - input_zero * rounded.astype(np.int64).sum((1, 2))
     multiplier = None
     if output_unit is not None:
         multiplier = (unit * input_unit / output_unit).astype(np.float32)
         multiplier[outputs:] = 0
+    whole = rounded.reshape(weights.shape)
     return IntegerLayer(whole, offset.astype(np.int32), multiplier, stride, circular)
-
-
-def _largest_pair(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The most that two neighbours in a row of a window, inputs innermost, add up to.
-
-    Those of one sign, as inputs may be 0.
-
-    Args:
-        weights: ``(O, H, W, I)``.
-
-    Returns:
-        ``(O,)``. With a unit of 1 / 127 of it, two rounded weights add up to 128 at most, and
-        times 255 stay below 2^15.
-    """
-    rows = weights.reshape(*weights.shape[:2], -1)
-    rows = np.pad(rows, ((0, 0), (0, 0), (0, rows.shape[2] % 2)))
-    pairs = rows.reshape(len(weights), -1, 2)
-    return np.maximum(pairs.clip(min=0).sum(2), -pairs.clip(max=0).sum(2)).max(1)

@@ -17,6 +17,7 @@ from .orientation import OrientationNet
 
 # Activations above this share of all are cut off.
 _KEPT = 0.9999
+_MOST_WINDOWS = 2**14  # from which the rounding of weights is chosen
 
 
 @torch.no_grad()
@@ -44,6 +45,7 @@ def quantise(
     for convolution in convolutions:
         last = convolution is convolutions[-1]
         assert convolution.bias is not None
+        windows = _windows(convolution, maps)
         if not last:
             maps = convolution(maps).relu()
         output_unit = None if last else max(_quantile(maps, _KEPT), 1e-6) / 255
@@ -55,6 +57,7 @@ def quantise(
                 unit,
                 output_unit,
                 zero,
+                windows,
                 one_unit=last and one_unit,
                 circular=isinstance(convolution, CircularConvolution),
             )
@@ -117,6 +120,19 @@ class _Layer(nn.Module):
         if self.multiplier is not None:
             sums = (sums.clamp_min(0) * self.multiplier).round().clamp_max(255)
         return sums.unflatten(2, (side, side))
+
+
+def _windows(layer: nn.Conv2d, maps: Tensor) -> NDArray[np.float64]:
+    """``(N, H, W, I)``: of what a layer's weights are multiplied with, evenly spread."""
+    circular = isinstance(layer, CircularConvolution)
+    rows, columns = (int(side) for side in layer.padding)
+    maps = go_round(maps) if circular else maps
+    padding = rows, 0 if circular else columns
+    found = F.unfold(maps, layer.kernel_size, padding=padding, stride=layer.stride)
+    found = found[:: max(len(found) * found.shape[2] // _MOST_WINDOWS, 1)]
+    shape = (layer.in_channels, *layer.kernel_size)
+    windows = found.transpose(1, 2).flatten(0, 1).unflatten(1, shape)
+    return windows.permute(0, 2, 3, 1).double().numpy()
 
 
 def _quantile(values: Tensor, share: float) -> float:
