@@ -103,10 +103,11 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
     }
   }
 
-  const bool whole_runs = steps_ % kFitSteps == 0;
-  fit_steps_ = whole_runs && products_fit(weights_, kFitSteps) ? kFitSteps
-               : products_fit(weights_, 1)                     ? 1
-                                                               : 0;
+  if (steps_ % kFitSteps == 0 && products_fit(weights_, kFitSteps)) {
+    fit_steps_ = kFitSteps;
+  } else {
+    fit_steps_ = products_fit(weights_, 1) ? 1 : 0;
+  }
 
   if (last) {  // its "pixels" are the patches of a group
     side_ = 1;

@@ -14,6 +14,7 @@ from .compact import CompactNet
 from .integer import INPUT_SCALE, INPUT_ZERO, IntegerLayer, normalise, quantise_layer
 from .layers import CircularConvolution, go_round, normalise_patches
 from .orientation import OrientationNet
+from .rounding import ACTIVATION
 
 # Activations above this share of all are cut off.
 _KEPT = 0.9999
@@ -48,7 +49,7 @@ def quantise(
         windows = _windows(convolution, maps)
         if not last:
             maps = convolution(maps).relu()
-        output_unit = None if last else max(_quantile(maps, _KEPT), 1e-6) / 255
+        output_unit = None if last else max(_quantile(maps, _KEPT), 1e-6) / ACTIVATION
         layers.append(
             quantise_layer(
                 convolution.weight.permute(0, 2, 3, 1).double().numpy(),
@@ -118,7 +119,7 @@ class _Layer(nn.Module):
         windows = F.unfold(maps, self.window, stride=self.stride)
         sums = self.weights @ windows + self.bias
         if self.multiplier is not None:
-            sums = (sums.clamp_min(0) * self.multiplier).round().clamp_max(255)
+            sums = (sums.clamp_min(0) * self.multiplier).round().clamp_max(ACTIVATION)
         return sums.unflatten(2, (side, side))
 
 

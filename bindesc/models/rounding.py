@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ACTIVATION = 255  # the highest activation
-RUN = 16  # neighbouring weights whose products AVX2 adds up in 16 bits, in two sums
+_RUN = 16  # neighbouring weights whose products AVX2 adds up in 16 bits, in two sums
 EXACT = 2**24  # float32 holds every integer below
 _SUM_LIMIT = 128  # of weights of one sign: times ACTIVATION still below 2^15
 _DAMPING = 0.01  # share of the inputs' mean square that is added to each
@@ -70,7 +70,7 @@ def _sums(rows: int, length: int) -> NDArray[np.intp]:
     are added up, and all odd ones. Rows of another length, which the first layer has, stay pairs.
     """
     index = np.arange(length)
-    one_row = index // 2 if length % RUN else index // RUN * 2 + index // 2 % 2
+    one_row = index // 2 if length % _RUN else index // _RUN * 2 + index // 2 % 2
     return (np.arange(rows)[:, None] * (one_row[-1] + 1) + one_row).ravel()
 
 
