@@ -224,7 +224,8 @@ def test_the_loss_of_turns_is_its_formula():
     linear = np.random.default_rng(1).normal(size=(5, 2, 2)) + 4 * np.eye(2)
     first = np.linalg.inv(linear) @ (second * 1.7) @ rest  # sizes do not matter
     turn = turn_loss(*map(torch.from_numpy, (first, second, linear)))
-    assert turn.item() == pytest.approx(np.mean([0, 1 - np.cos(0.3), 1.2, 1 - np.cos(0.2), 0]))
+    expected = [0, 1 - np.cos(0.3), 1.2, 1 - np.cos(0.2), 0]
+    assert turn.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_stretch_costs_and_neither_turn_nor_size():
@@ -234,12 +235,13 @@ def test_a_stretch_costs_and_neither_turn_nor_size():
     first = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0))
     first[:, 0] *= torch.linalg.det(first).sign()[:, None]
     second = 3 * turn @ first  # of the same view, turned and at three times the size
-    assert stretch_loss(first, second, turn).item() == pytest.approx(0, abs=1e-4)
+    assert stretch_loss(first, second, turn).tolist() == pytest.approx([0] * 5, abs=1e-3)
     longer = torch.diag(torch.tensor([1.2, 1 / 1.2]))
     own = (1.2 - 1 / 1.2) ** 2
-    assert stretch_loss(longer @ turn, 2 * turn, turn.mT).item() == pytest.approx(own, rel=1e-4)
+    costs = stretch_loss(longer @ turn, 2 * turn, turn.mT)
+    assert costs.tolist() == pytest.approx([own] * 5, rel=1e-3)
     longest = torch.diag(torch.tensor([9.0, 1.0])).expand(5, 2, 2)
-    assert stretch_loss(longest, turn, turn).item() == 1
+    assert stretch_loss(longest, turn, turn).tolist() == [1] * 5
 
 
 def test_the_gradient_of_the_loss():
@@ -438,6 +440,20 @@ def test_hard_views_are_tilted_and_have_carried_keypoints(photos, seen, tmp_path
     assert (found.end - found.start).min() >= settings.min_pairs
     with pytest.raises(SystemExit):
         main(["patches", "build", str(photos), "--out", str(tmp_path / "x"), "--hard", "2"])
+
+
+def test_carried_angles_do_not_teach_the_orientation(photos, seen, tmp_path, monkeypatch):
+    found = open_pairs(seen)
+    hard = replace(found.settings, model=str(found.seen_by), hard=1.0)
+    build_pairs(photos, tmp_path / "hard", hard)
+    assert not found.carried.any()
+    assert open_pairs(tmp_path / "hard").carried.all()
+    config = replace(CONFIG, model=TURNING, steps=1)
+    monkeypatch.setattr("bindesc.training.metric.turn_loss", lambda *_: torch.tensor(1e6))
+    for folder, taught in ((seen, True), (tmp_path / "hard", False)):
+        train(folder, tmp_path / f"run {taught}", config)
+        (line,) = read_log(tmp_path / f"run {taught}")
+        assert (line["loss"] > 1e5) == taught
 
 
 def test_a_set_of_log_polar_patches_is_for_any_orientation(seen, tmp_path):

@@ -126,9 +126,9 @@ def turn_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
         linear: ``(N, 2, 2)`` from coordinates of the first patch to those of the second.
 
     Returns:
-        Scalar: the mean cost.
+        ``(N,)`` the costs.
     """
-    return (1 - turn_cosine(_adjugate(second) @ linear @ first)).clamp(max=1.2).mean()
+    return (1 - turn_cosine(_adjugate(second) @ linear @ first)).clamp(max=1.2)
 
 
 def stretch_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
@@ -138,11 +138,11 @@ def stretch_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
     determinant 1 and its singular values s and 1 / s, it costs ``(s - 1 / s)^2``, at most 1.
 
     Returns:
-        Scalar: the mean cost.
+        ``(N,)`` the costs.
     """
     rest = _adjugate(second) @ linear @ first
     size = torch.linalg.det(rest).clamp_min(1e-6)
-    return (rest.square().sum((1, 2)) / size - 2).clamp(max=1).mean()
+    return (rest.square().sum((1, 2)) / size - 2).clamp(max=1)
 
 
 def _adjugate(linear: Tensor) -> Tensor:

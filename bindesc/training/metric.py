@@ -108,6 +108,7 @@ class Batch(NamedTuple):
         mirrored: ``(N,)`` bool, whether the patches are turned over, top to bottom, so that the
             detector's orientation still points to the right; half of the pairs.
         linear: ``(N, 2, 2)`` float32, see :class:`bindesc.training.pairs.Pairs`.
+        detected: ``(N,)`` bool, whether a detector gave both keypoints their angles.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
         errors: ``(N, 2, 2)`` float32, directions that they are turned to.
     """
@@ -119,6 +120,7 @@ class Batch(NamedTuple):
     side: Tensor
     mirrored: Tensor
     linear: Tensor
+    detected: Tensor
     frames: Tensor
     errors: Tensor
 
@@ -201,7 +203,8 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     linear[mirrored] *= np.array([[1, -1], [-1, 1]], np.float32)
     frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
     place = np.repeat(scene, config.pairs), data.xy[row], data.side[row]
-    arrays = row, group, *place, mirrored, linear, frames, errors
+    detected = np.repeat(~data.carried[chosen], config.pairs)
+    arrays = row, group, *place, mirrored, linear, detected, frames, errors
     return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
@@ -340,8 +343,9 @@ def _loss(
             adapted = to_frames(model.orientation(seen).float())
         seen = adapt_patches(seen, adapted)
         first, second = (frames[:, :, :2] @ adapted).chunk(2)
-        own_loss = turn_loss(first, second, batch.linear)
-        own_loss = own_loss + config.stretch_weight * stretch_loss(first, second, batch.linear)
+        turn, stretch = (loss(first, second, batch.linear) for loss in (turn_loss, stretch_loss))
+        # Angles carried over teach to trust those that detectors give, which are worse.
+        own_loss = (turn * batch.detected + config.stretch_weight * stretch).mean()
     with autocast(source.device):
         activations = model.describe(seen)
     start, end = config.sharpness

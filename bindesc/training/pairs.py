@@ -196,6 +196,7 @@ class _Task(NamedTuple):
 class _Group(NamedTuple):
     pairs: Pairs
     partner: Path | None
+    carried: bool
 
 
 def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
@@ -209,7 +210,7 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
             rng = np.random.default_rng([settings.seed, number, view])
             hard = bool(settings.hard) and bool(rng.random() < settings.hard)
             views = made_views(photo, settings.sides, settings.warped, rng, hard=hard)
-            groups.append(_Group(pairs_of_views(views, settings, rng, hard=hard), None))
+            groups.append(_Group(pairs_of_views(views, settings, rng, hard=hard), None, hard))
         for view, partner in enumerate(partners, settings.views):
             rng = np.random.default_rng([settings.seed, number, view])
             check_shape(path, photo, partner.shapes[0])
@@ -219,7 +220,7 @@ def _photo_groups(task: _Task) -> tuple[int, list[_Group], str]:
             except ImageError:
                 continue  # that photo has a task of its own, which says why
             views = taken_views(photo, other, partner, settings.sides, rng)
-            groups.append(_Group(pairs_of_views(views, settings, rng), partner.path))
+            groups.append(_Group(pairs_of_views(views, settings, rng), partner.path, False))
     except ImageError as error:
         return number, [], str(error)
     return number, [group for group in groups if len(group.pairs.xy) >= settings.min_pairs], ""
@@ -248,7 +249,8 @@ def build_pairs(
 
     Returns:
         What ``set.json`` holds: ``settings``, ``count`` pairs, ``groups`` as a list of
-        ``{"photo", "partner", "scene", "start", "end"}``, and ``skipped`` photos with the reason.
+        ``{"photo", "partner", "carried", "scene", "start", "end"}``, and ``skipped`` photos with
+        the reason.
 
     Raises:
         FolderError: see :func:`bindesc.folder.find_images`.
@@ -272,13 +274,14 @@ def build_pairs(
                 if not found:
                     few = f"fewer than {settings.min_pairs} pairs in every view"
                     skipped[str(path)] = message or few
-                for pairs, partner in found:
+                for pairs, partner, carried in found:
                     for file, array in zip(files, pairs, strict=True):
                         file.write(array.tobytes())
                     end = count + len(pairs.xy)
                     source = {
                         "photo": str(path),
                         "partner": "" if partner is None else str(partner.relative_to(folder)),
+                        "carried": carried,
                         "scene": str(path.parent),
                     }
                     groups.append({**source, "start": count, "end": end})
@@ -346,6 +349,8 @@ class PairSet:
         start, end: ``(G,)`` int64, the span of pairs of each group.
         photo, partner, scene: ``(G,)`` str, where each group comes from; ``partner`` is "" if
             both views are of one photo.
+        carried: ``(G,)`` bool, whether the second view's keypoints are the first's, carried over
+            with errors, so that no detector gave them their angles.
         settings: the settings it was made with.
         seen_by: the file of the model whose network is given such patches; None where they are
             wide.
@@ -359,6 +364,7 @@ class PairSet:
     end: NDArray[np.int64]
     photo: NDArray[np.str_]
     partner: NDArray[np.str_]
+    carried: NDArray[np.bool_]
     scene: NDArray[np.str_]
     settings: PairSettings
     seen_by: Path | None
@@ -407,6 +413,7 @@ def _open_pairs(folder: Path) -> PairSet:
         end=np.array([g["end"] for g in groups]),
         photo=np.array([g["photo"] for g in groups]),
         partner=np.array([g["partner"] for g in groups]),
+        carried=np.array([g.get("carried", False) for g in groups]),  # not in older sets
         scene=np.array([g["scene"] for g in groups]),
         settings=PairSettings(**settings),
         seen_by=folder / SEEN_BY if settings.get("model") else None,
