@@ -343,8 +343,9 @@ def _loss(
             adapted = to_frames(model.orientation(seen).float())
         seen = adapt_patches(seen, adapted)
         first, second = (frames[:, :, :2] @ adapted).chunk(2)
-        turn, stretch = (loss(first, second, batch.linear) for loss in (turn_loss, stretch_loss))
-        # Angles carried over teach to trust those that detectors give, which are worse.
+        turn = turn_loss(first, second, batch.linear)
+        stretch = stretch_loss(first, second, batch.linear)
+        # Angles that were carried over teach to trust those of detectors, which are worse.
         own_loss = (turn * batch.detected + config.stretch_weight * stretch).mean()
     with autocast(source.device):
         activations = model.describe(seen)
