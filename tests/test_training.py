@@ -27,6 +27,7 @@ from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.losses import (
     hardest_triplet,
     relax_bits,
+    residual_maps,
     stretch_loss,
     turn_cosine,
     turn_loss,
@@ -223,7 +224,7 @@ def test_the_loss_of_turns_is_its_formula():
     rest[4] @= np.diag([3, 1 / 3])  # a stretch costs nothing
     linear = np.random.default_rng(1).normal(size=(5, 2, 2)) + 4 * np.eye(2)
     first = np.linalg.inv(linear) @ (second * 1.7) @ rest  # sizes do not matter
-    turn = turn_loss(*map(torch.from_numpy, (first, second, linear)))
+    turn = turn_loss(residual_maps(*map(torch.from_numpy, (first, second, linear))))
     expected = [0, 1 - np.cos(0.3), 1.2, 1 - np.cos(0.2), 0]
     assert turn.tolist() == pytest.approx(expected, abs=1e-12)
 
@@ -235,13 +236,14 @@ def test_a_stretch_costs_and_neither_turn_nor_size():
     first = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0))
     first[:, 0] *= torch.linalg.det(first).sign()[:, None]
     second = 3 * turn @ first  # of the same view, turned and at three times the size
-    assert stretch_loss(first, second, turn).tolist() == pytest.approx([0] * 5, abs=1e-4)
+    none = stretch_loss(residual_maps(first, second, turn))
+    assert none.tolist() == pytest.approx([0] * 5, abs=1e-4)
     longer = torch.diag(torch.tensor([1.2, 1 / 1.2]))
     own = (1.2 - 1 / 1.2) ** 2
-    costs = stretch_loss(longer @ turn, 2 * turn, turn.mT)
+    costs = stretch_loss(residual_maps(longer @ turn, 2 * turn, turn.mT))
     assert costs.tolist() == pytest.approx([own] * 5, rel=1e-4)
     longest = torch.diag(torch.tensor([9.0, 1.0])).expand(5, 2, 2)
-    assert stretch_loss(longest, turn, turn).tolist() == [1] * 5
+    assert stretch_loss(residual_maps(longest, turn, turn)).tolist() == [1] * 5
 
 
 def test_the_gradient_of_the_loss():

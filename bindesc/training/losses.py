@@ -114,11 +114,8 @@ def activation_correlation(f: Tensor, h: Tensor, beta: float = 2.0) -> Tensor:
     return product[_pairs(product)].mean()
 
 
-def turn_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
-    """Whether the frames of two views of a point agree once one view is carried over.
-
-    If they do, ``second^-1 linear first`` does not turn. Its rotation by an angle costs
-    ``1 - cos(angle)``, at most 1.2, so that points that have no orientation do not count for much.
+def residual_maps(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
+    """How two views of a point still differ where each has a frame of its own.
 
     Args:
         first: ``(N, 2, 2)`` linear parts of the frames in the first view's patches.
@@ -126,28 +123,30 @@ def turn_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
         linear: ``(N, 2, 2)`` from coordinates of the first patch to those of the second.
 
     Returns:
-        ``(N,)`` the costs.
+        ``(N, 2, 2)`` multiples of ``second^-1 linear first``: of the unit map if the frames agree.
     """
-    return (1 - turn_cosine(_adjugate(second) @ linear @ first)).clamp(max=1.2)
+    a, b, c, d = second.flatten(1).unbind(1)
+    adjugate = torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2))
+    return adjugate @ linear @ first
 
 
-def stretch_loss(first: Tensor, second: Tensor, linear: Tensor) -> Tensor:
-    """Whether the frames of two views, as in :func:`turn_loss`, agree in their shape.
+def turn_loss(residual: Tensor) -> Tensor:
+    """``(N, 2, 2)`` residual maps to ``(N,)`` costs of their rotations.
 
-    If they do, ``second^-1 linear first`` is a rotation times a size. With that divided to
-    determinant 1 and its singular values s and 1 / s, it costs ``(s - 1 / s)^2``, at most 1.
-
-    Returns:
-        ``(N,)`` the costs.
+    A rotation by an angle costs ``1 - cos(angle)``, at most 1.2, so that points that have no
+    orientation do not count for much.
     """
-    rest = _adjugate(second) @ linear @ first
-    size = torch.linalg.det(rest).clamp_min(1e-6)
-    return (rest.square().sum((1, 2)) / size - 2).clamp(max=1)
+    return (1 - turn_cosine(residual)).clamp(max=1.2)
 
 
-def _adjugate(linear: Tensor) -> Tensor:
-    a, b, c, d = linear.flatten(1).unbind(1)
-    return torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2))
+def stretch_loss(residual: Tensor) -> Tensor:
+    """``(N, 2, 2)`` residual maps to ``(N,)`` costs of their shapes.
+
+    Turns and sizes are free. With the map divided to determinant 1 and its singular values s and
+    1 / s, it costs ``(s - 1 / s)^2``, at most 1.
+    """
+    size = torch.linalg.det(residual).clamp_min(1e-6)
+    return (residual.square().sum((1, 2)) / size - 2).clamp(max=1)
 
 
 def turn_cosine(linear: Tensor) -> Tensor:

@@ -27,7 +27,14 @@ from ..weights import load_model, load_weights, read_model, save_model
 from .blend import blend
 from .descent import descend
 from .frames import cut_for, turn_frames
-from .losses import hardest_triplet, relax_bits, stretch_loss, turn_cosine, turn_loss
+from .losses import (
+    hardest_triplet,
+    relax_bits,
+    residual_maps,
+    stretch_loss,
+    turn_cosine,
+    turn_loss,
+)
 from .noise import FrameNoise, draw_frames
 from .pairs import PairSet, open_pairs
 from .precision import autocast
@@ -129,9 +136,8 @@ class Batch(NamedTuple):
 
         Other keypoints of the same two views, or those of other places.
         """
-        same_view = self.group[:, None] == self.group
         same_row = self.row[:, None] == self.row
-        return torch.where(same_view, ~same_row, self.scene[:, None] != self.scene)
+        return torch.where(self._same_view(), ~same_row, self.scene[:, None] != self.scene)
 
     def margins(self, full: float, near: tuple[float, float]) -> Tensor:
         """``(N, N)`` float32, by how much farther than its partner each other point has to be.
@@ -145,8 +151,7 @@ class Batch(NamedTuple):
         offset = (self.xy[:, None] - self.xy).norm(dim=2) / side
         ratio = (self.side[:, None] / self.side).log()
         squared = (offset / near[0]).square() + (ratio / near[1]).square()
-        same_view = self.group[:, None] == self.group
-        return full * (1 - same_view * torch.exp(-squared / 2))
+        return full * (1 - self._same_view() * torch.exp(-squared / 2))
 
     def patches(self, source: PatchSource) -> Tensor:
         """``(N, 2, S, S)`` uint8."""
@@ -154,6 +159,9 @@ class Batch(NamedTuple):
         # The directions of a log-polar patch stand in a row, turned by half from left to left.
         turned_over = patches.flip(3 if source.log_polar else 2)
         return torch.where(self.mirrored[:, None, None, None], turned_over, patches)
+
+    def _same_view(self) -> Tensor:
+        return self.group[:, None] == self.group
 
 
 class PatchSource:
@@ -343,8 +351,8 @@ def _loss(
             adapted = to_frames(model.orientation(seen).float())
         seen = adapt_patches(seen, adapted)
         first, second = (frames[:, :, :2] @ adapted).chunk(2)
-        turn = turn_loss(first, second, batch.linear)
-        stretch = stretch_loss(first, second, batch.linear)
+        residual = residual_maps(first, second, batch.linear)
+        turn, stretch = turn_loss(residual), stretch_loss(residual)
         # Angles that were carried over teach to trust those of detectors, which are worse.
         own_loss = (turn * batch.detected + config.stretch_weight * stretch).mean()
     with autocast(source.device):

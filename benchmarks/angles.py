@@ -1,0 +1,170 @@
+"""How far the orientations of two views of a point differ: ORB's, and as a model turns them.
+
+The same 1000 ORB keypoints an image as in :mod:`benchmarks.image_matching`. A pair is two keypoints
+that geometry alone says are the same point (at most ``LIMITS.offset`` of the patch's side apart and
+``LIMITS.scale`` times as large, at any angle). The detector's angle of the first view is carried by
+the derivative of the homography and compared with that of the second one; then both as the model's
+orientation network turns them. The tilts are those of :mod:`benchmarks.tilt`.
+
+Run ``python -m benchmarks.angles --save``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bindesc.arguments import at_least
+from bindesc.detectors import SCALE_FACTORS, KeyPoints, to_arrays
+from bindesc.extractor import DEFAULT_MODEL
+from bindesc.orientation import turned
+from bindesc.runtime import Runtime
+from bindesc.training.pairing import (
+    Tolerance,
+    carry_angles,
+    carry_by_homography,
+    pair_keypoints,
+    wrap_degrees,
+)
+
+from .common import write_results
+from .datasets import SETS, DataMissingError, Scene, View, data_folder, scenes
+from .descriptors import KEYPOINTS, detect
+from .render_tables import markdown
+from .tilt import tilted_scenes
+
+LIMITS = Tolerance(turn=180.0)
+WRONG = 20.0  # degrees
+TILTS = (0, 40, 60)  # degrees
+DETECTOR = "ORB's own"
+
+# xy (N, 2), side (N,) of the patch, pixels, and angle (N,), degrees: the detector's.
+Frames = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The pairs of one set.
+
+    Attributes:
+        set: its name.
+        row: whose angles.
+        pairs: how many pairs there are.
+        wrong: share of them that differ by more than :data:`WRONG`.
+        median: the median difference, degrees.
+    """
+
+    set: str
+    row: str
+    pairs: int
+    wrong: float
+    median: float
+
+
+def detector_frames(keypoints: KeyPoints) -> Frames:
+    """Where the patches of ORB's keypoints lie."""
+    xy, size, angle, _ = to_arrays(keypoints)
+    return xy, size * np.float32(SCALE_FACTORS["orb"]), angle
+
+
+def model_angles(runtime: Runtime, gray: NDArray[np.uint8], frames: Frames) -> NDArray[np.float32]:
+    """The angles ``(N,)``, degrees, that a model gives the keypoints of an image."""
+    patches, _ = runtime.cut(gray, *frames, scale=runtime.support)
+    return turned(frames[2], runtime.adapt(patches, frames[2] < 0)[1])
+
+
+def view_differences(
+    scene: Scene, view: View, runtimes: dict[str, Runtime]
+) -> dict[str, NDArray[np.float64]]:
+    """``(P,)`` differences, degrees, 0 to 180, of the pairs of the reference and a view."""
+    first, second = (detector_frames(detect(gray)) for gray in (scene.reference, view.gray))
+    carried = carry_by_homography(view.homography, first[0])
+    a, b = pair_keypoints(first, second, carried, LIMITS).T
+    angles = {DETECTOR: (first[2], second[2])} | {
+        label: (
+            model_angles(runtime, scene.reference, first),
+            model_angles(runtime, view.gray, second),
+        )
+        for label, runtime in runtimes.items()
+    }
+    return {
+        label: np.abs(wrap_degrees(carry_angles(of_first, carried)[a] - of_second[b]))
+        for label, (of_first, of_second) in angles.items()
+    }
+
+
+def score(name: str, images: Iterable[Scene], runtimes: dict[str, Runtime]) -> list[Row]:
+    """The rows of a set, the detector's first."""
+    found: dict[str, list[NDArray]] = {}
+    for scene in images:
+        for view in scene.views:
+            for label, differences in view_differences(scene, view, runtimes).items():
+                found.setdefault(label, []).append(differences)
+    rows = []
+    for label, parts in found.items():
+        all_pairs = np.concatenate(parts)
+        wrong, median = float((all_pairs > WRONG).mean()), float(np.median(all_pairs))
+        rows.append(Row(name, label, len(all_pairs), wrong, median))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> dict[str, list]:
+    """Header and rows of text, a column for each set."""
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        cells.setdefault(row.row, []).append(f"{100 * row.wrong:.1f} / {row.median:.1f}")
+    sets = list(dict.fromkeys(row.set for row in rows))
+    header = [f"% off by more than {WRONG:.0f}° / median, °", *sets]
+    return {"header": header, "rows": [[label, *texts] for label, texts in cells.items()]}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.angles", description="How far orientations differ."
+    )
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="sets of images")
+    parser.add_argument("--limit", type=at_least(1), help="use so many scenes of each set at most")
+    parser.add_argument(
+        "--model", action="append", help=f"a bindesc model; repeatable ({DEFAULT_MODEL})"
+    )
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/angles.json")
+    options = parser.parse_args(arguments)
+
+    def sets() -> Iterator[tuple[str, Iterable[Scene]]]:
+        for name in options.sets:
+            yield name, scenes(name, data_folder(), options.limit)
+        for tilt in TILTS:
+            yield f"tilt {tilt}°", tilted_scenes(tilt)
+
+    try:
+        runtimes = {name: Runtime(name) for name in options.model or (DEFAULT_MODEL,)}
+        rows = [row for name, images in sets() for row in score(name, images, runtimes)]
+    except DataMissingError as error:
+        print(f"angles: skipped, {error}", file=sys.stderr)
+        return 0
+    except (OSError, ValueError) as error:
+        print(f"angles: {error}", file=sys.stderr)
+        return 2
+    text = table(rows)
+    print(markdown(text["header"], text["rows"]))
+    if options.save:
+        settings = {"keypoints": KEYPOINTS, "wrong": WRONG, "limits": asdict(LIMITS)}
+        path = write_results(
+            "angles",
+            [asdict(row) for row in rows],
+            libraries=("opencv-python",),
+            settings=settings,
+            table=text,
+        )
+        print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
