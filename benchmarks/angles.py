@@ -154,7 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table(rows)
     print(markdown(text["header"], text["rows"]))
     if options.save:
-        settings = {"keypoints": KEYPOINTS, "wrong": WRONG, "limits": asdict(LIMITS)}
+        settings = {
+            "keypoints": KEYPOINTS,
+            "wrong": WRONG,
+            "limits": asdict(LIMITS),
+            "tilts": TILTS,
+            "limit": options.limit,
+        }
         path = write_results(
             "angles",
             [asdict(row) for row in rows],
