@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bindesc.arguments import at_least
-from bindesc.detectors import SCALE_FACTORS, KeyPoints, to_arrays
 from bindesc.extractor import DEFAULT_MODEL
-from bindesc.orientation import turned
 from bindesc.runtime import Runtime
 from bindesc.training.pairing import (
+    Points,
     Tolerance,
     carry_angles,
     carry_by_homography,
@@ -33,8 +32,8 @@ from bindesc.training.pairing import (
 )
 
 from .common import write_results
-from .datasets import SETS, DataMissingError, Scene, View, data_folder, scenes
-from .descriptors import KEYPOINTS, detect
+from .datasets import SETS, DataMissingError, Scene, data_folder, scenes
+from .descriptors import KEYPOINTS, detect, detector_points, model_angles
 from .render_tables import markdown
 from .tilt import tilted_scenes
 
@@ -43,8 +42,18 @@ WRONG = 20.0  # degrees
 TILTS = (0, 40, 60)  # degrees
 DETECTOR = "ORB's own"
 
-# xy (N, 2), side (N,) of the patch, pixels, and angle (N,), degrees: the detector's.
-Frames = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+@dataclass(frozen=True, eq=False)
+class Oriented:
+    """The keypoints of an image.
+
+    Attributes:
+        points: as the detector found them.
+        angles: whose angles, and the angles ``(N,)``, degrees; the detector's first.
+    """
+
+    points: Points
+    angles: dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -66,35 +75,22 @@ class Row:
     median: float
 
 
-def detector_frames(keypoints: KeyPoints) -> Frames:
-    """Where the patches of ORB's keypoints lie."""
-    xy, size, angle, _ = to_arrays(keypoints)
-    return xy, size * np.float32(SCALE_FACTORS["orb"]), angle
-
-
-def model_angles(runtime: Runtime, gray: NDArray[np.uint8], frames: Frames) -> NDArray[np.float32]:
-    """The angles ``(N,)``, degrees, that a model gives the keypoints of an image."""
-    patches, _ = runtime.cut(gray, *frames, scale=runtime.support)
-    return turned(frames[2], runtime.adapt(patches, frames[2] < 0)[1])
+def orient(gray: NDArray[np.uint8], runtimes: dict[str, Runtime]) -> Oriented:
+    """The keypoints of an image, with the detector's angles and each model's."""
+    points = detector_points(detect(gray))
+    of_models = {label: model_angles(runtime, gray, points) for label, runtime in runtimes.items()}
+    return Oriented(points, {DETECTOR: points[2], **of_models})
 
 
 def view_differences(
-    scene: Scene, view: View, runtimes: dict[str, Runtime]
+    first: Oriented, second: Oriented, homography: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """``(P,)`` differences, degrees, 0 to 180, of the pairs of the reference and a view."""
-    first, second = (detector_frames(detect(gray)) for gray in (scene.reference, view.gray))
-    carried = carry_by_homography(view.homography, first[0])
-    a, b = pair_keypoints(first, second, carried, LIMITS).T
-    angles = {DETECTOR: (first[2], second[2])} | {
-        label: (
-            model_angles(runtime, scene.reference, first),
-            model_angles(runtime, view.gray, second),
-        )
-        for label, runtime in runtimes.items()
-    }
+    """``(P,)`` differences, degrees, 0 to 180, of the pairs of two images."""
+    carried = carry_by_homography(homography, first.points[0])
+    a, b = pair_keypoints(first.points, second.points, carried, LIMITS).T
     return {
-        label: np.abs(wrap_degrees(carry_angles(of_first, carried)[a] - of_second[b]))
-        for label, (of_first, of_second) in angles.items()
+        label: np.abs(wrap_degrees(carry_angles(angle, carried)[a] - second.angles[label][b]))
+        for label, angle in first.angles.items()
     }
 
 
@@ -102,8 +98,10 @@ def score(name: str, images: Iterable[Scene], runtimes: dict[str, Runtime]) -> l
     """The rows of a set, the detector's first."""
     found: dict[str, list[NDArray]] = {}
     for scene in images:
+        reference = orient(scene.reference, runtimes)
         for view in scene.views:
-            for label, differences in view_differences(scene, view, runtimes).items():
+            seen = orient(view.gray, runtimes)
+            for label, differences in view_differences(reference, seen, view.homography).items():
                 found.setdefault(label, []).append(differences)
     rows = []
     for label, parts in found.items():

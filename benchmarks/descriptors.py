@@ -23,11 +23,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector
+from bindesc.detectors import SCALE_FACTORS, KeyPoints, create_detector, to_arrays
 from bindesc.detectors import detect as detect_with
 from bindesc.extractor import create
 from bindesc.matching import match
 from bindesc.orb import to_orb
+from bindesc.orientation import turned
+from bindesc.runtime import Runtime
+from bindesc.training.pairing import Points
 
 KEYPOINTS = 1000  # an image
 ORB_SIZE = 31  # KeyPoint.size of an ORB keypoint on the full-size image, pixels
@@ -52,6 +55,19 @@ def _numbered(keypoints: Sequence[cv2.KeyPoint]) -> KeyPoints:
     for index, keypoint in enumerate(keypoints):
         keypoint.class_id = index
     return tuple(keypoints)
+
+
+def detector_points(keypoints: KeyPoints) -> Points:
+    """Positions, sides of the patches and angles of ORB keypoints."""
+    xy, size, angle, _ = to_arrays(keypoints)
+    return xy, size * np.float32(SCALE_FACTORS["orb"]), angle
+
+
+def model_angles(runtime: Runtime, gray: NDArray[np.uint8], points: Points) -> NDArray[np.float32]:
+    """The angles ``(N,)``, degrees, to which a model turns the keypoints of an image."""
+    angle = points[2]
+    patches, _ = runtime.cut(gray, *points, scale=runtime.support)
+    return turned(angle, runtime.adapt(patches, angle < 0)[1])
 
 
 @dataclass(frozen=True, eq=False)

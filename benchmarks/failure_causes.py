@@ -16,14 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from bindesc.detectors import SCALE_FACTORS, to_arrays
-from bindesc.orientation import turned
 from bindesc.patches import extract_patches
 from bindesc.reference import hamming
 from bindesc.runtime import Runtime
 from bindesc.training.pairing import Carried, Differences, Tolerance, frame_differences
 
-from .descriptors import Described, Descriptor, detect, mutual_matches
+from .descriptors import (
+    Described,
+    Descriptor,
+    detect,
+    detector_points,
+    model_angles,
+    mutual_matches,
+)
 from .matching_scores import CORRECT_PIXELS
 
 LIMITS = Tolerance(offset=0.08, scale=1.3, turn=20.0)
@@ -108,11 +113,8 @@ def see(gray: NDArray[np.uint8], descriptor: Descriptor, runtime: Runtime) -> Se
     keypoints = detect(gray)
     if not keypoints:
         raise ValueError("an image without keypoints")
-    xy, size, angle, _ = to_arrays(keypoints)
-    side = size * np.float32(SCALE_FACTORS["orb"])
-    seen, _ = runtime.cut(gray, xy, side, angle, scale=runtime.support)
-    _, steps = runtime.adapt(seen, angle < 0)
-    angle = turned(angle, steps)
+    xy, side, angle = points = detector_points(keypoints)
+    angle = model_angles(runtime, gray, points)
     patches, _ = extract_patches(gray, xy, side, angle, scale=runtime.support)
     described = descriptor.describe(gray, keypoints)
     if len(described.index) != len(keypoints):

@@ -20,8 +20,8 @@ def runtimes() -> dict[str, Runtime]:
 
 
 def test_an_image_agrees_with_itself(runtimes) -> None:
-    made = scene()
-    found = angles.view_differences(made, made.views[0], runtimes)
+    first, second = (angles.orient(picture(), runtimes) for _ in range(2))
+    found = angles.view_differences(first, second, np.eye(3))
     assert list(found) == [DETECTOR, "compact", "tiny"]
     assert all(len(differences) > 400 for differences in found.values())
     assert all(differences.max() < 1e-3 for differences in found.values())
@@ -30,10 +30,9 @@ def test_an_image_agrees_with_itself(runtimes) -> None:
 def test_a_quarter_turn_is_taken_out() -> None:
     image = picture()
     quarter = np.array([[0.0, 1, 0], [-1, 0, image.shape[1] - 1], [0, 0, 1]])
-    view = datasets.View("quarter", np.rot90(image).copy(), quarter)
-    differences = angles.view_differences(
-        datasets.Scene("box", image, (view,)), view, {"compact": Runtime("compact")}
-    )
+    runtimes = {"compact": Runtime("compact")}
+    first, second = (angles.orient(i, runtimes) for i in (image, np.rot90(image).copy()))
+    differences = angles.view_differences(first, second, quarter)
     assert len(differences[DETECTOR]) > 300
     assert np.median(differences[DETECTOR]) < 2
     assert np.median(differences["compact"]) < 3
@@ -41,14 +40,14 @@ def test_a_quarter_turn_is_taken_out() -> None:
 
 def test_angles_of_the_detector_that_are_wrong_are_seen(runtimes, monkeypatch) -> None:
     """The second view's are 30 degrees off: ``tiny`` keeps them, ``compact`` mends some."""
-    true, calls = angles.detector_frames, []
+    true, calls = angles.detector_points, []
 
     def wrong(keypoints):
         xy, side, angle = true(keypoints)
         calls.append(1)
         return xy, side, (angle + 30 * (len(calls) % 2 == 0)) % 360
 
-    monkeypatch.setattr(angles, "detector_frames", wrong)
+    monkeypatch.setattr(angles, "detector_points", wrong)
     made = scene()
     only = datasets.Scene(made.name, made.reference, made.views[:1])
     rows = {row.row: row for row in angles.score("one", [only], runtimes)}
