@@ -31,9 +31,10 @@ from bindesc.training.pairing import (
     wrap_degrees,
 )
 
+from .command import command
 from .common import write_results
-from .datasets import SETS, DataMissingError, Scene, data_folder, scenes
-from .descriptors import KEYPOINTS, detect, detector_points, model_angles
+from .datasets import SETS, Scene, data_folder, scenes
+from .descriptors import KEYPOINTS, detect, detector_points, labelled_model, model_angles
 from .render_tables import markdown
 from .tilt import tilted_scenes
 
@@ -121,8 +122,9 @@ def table(rows: Sequence[Row]) -> dict[str, list]:
     return {"header": header, "rows": [[label, *texts] for label, texts in cells.items()]}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command("angles")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.angles", description="How far orientations differ."
     )
@@ -140,15 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for tilt in TILTS:
             yield f"tilt {tilt}°", tilted_scenes(tilt)
 
-    try:
-        runtimes = {name: Runtime(name) for name in options.model or (DEFAULT_MODEL,)}
-        rows = [row for name, images in sets() for row in score(name, images, runtimes)]
-    except DataMissingError as error:
-        print(f"angles: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"angles: {error}", file=sys.stderr)
-        return 2
+    models = map(labelled_model, options.model or (DEFAULT_MODEL,))
+    runtimes = {label: Runtime(model) for label, model in models}
+    rows = [row for name, images in sets() for row in score(name, images, runtimes)]
     text = table(rows)
     print(markdown(text["header"], text["rows"]))
     if options.save:
@@ -167,7 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table=text,
         )
         print(f"wrote {path}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from bindesc.training.scores import (
 )
 from bindesc.weights import list_models
 
+from .command import command
 from .common import write_results
 from .datasets import OXFORD, DataMissingError, data_folder, scenes
 from .descriptors import labelled_model
@@ -132,31 +133,24 @@ def table(rows: Sequence[Row]) -> dict[str, list]:
     return {"header": header, "rows": list(cells.values())}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command("brown_fpr95")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        descriptors = list(_descriptors(options))
-        rows: list[Row] = []
-        for test in _tests(options):
-            distances = {}
-            for descriptor in descriptors:
-                row, distances[descriptor.label] = score(test, descriptor)
-                rows.append(row)
-                print(_line(row), flush=True)
-            if options.plots is not None and distances:
-                options.plots.mkdir(parents=True, exist_ok=True)
-                draw_roc(options.plots / f"roc_{test.name}.png", test.name, distances)
-                draw_histograms(options.plots / f"distances_{test.name}.png", test.name, distances)
-    except DataMissingError as error:
-        print(f"brown_fpr95: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"brown_fpr95: {error}", file=sys.stderr)
-        return 2
+    descriptors = list(_descriptors(options))
+    rows: list[Row] = []
+    for test in _tests(options):
+        distances = {}
+        for descriptor in descriptors:
+            row, distances[descriptor.label] = score(test, descriptor)
+            rows.append(row)
+            print(_line(row), flush=True)
+        if options.plots is not None and distances:
+            options.plots.mkdir(parents=True, exist_ok=True)
+            draw_roc(options.plots / f"roc_{test.name}.png", test.name, distances)
+            draw_histograms(options.plots / f"distances_{test.name}.png", test.name, distances)
     if not rows:
-        print("brown_fpr95: no row can be computed", file=sys.stderr)
-        return 2
+        raise ValueError("no row can be computed")
     measured = table(rows)
     print("\n" + markdown(measured["header"], measured["rows"]))
     print(markdown(PUBLISHED_HEADER, PUBLISHED))
@@ -173,7 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_results("brown_published", [], table=published),
             file=sys.stderr,
         )
-    return 0
 
 
 def _tests(options: argparse.Namespace) -> Iterator[PatchPairs]:

@@ -41,8 +41,9 @@ from bindesc.models.retrieval import RetrievalConfig
 from bindesc.retrieval import open_images_model, shipped_model
 from bindesc.training.cifar10 import read_cifar10
 
+from .command import command
 from .common import write_results
-from .datasets import DataMissingError, data_folder
+from .datasets import data_folder
 from .image_codes import (
     Encoder,
     hog,
@@ -222,8 +223,9 @@ def _model(text: str) -> tuple[str, Path]:
     return (label, Path(path)) if equals else ("bindesc", Path(text))
 
 
-def main(arguments: Sequence[str] | None = None, network: RetrievalConfig | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable.
+@command("cifar10_map")
+def main(arguments: Sequence[str] | None = None, network: RetrievalConfig | None = None) -> None:
+    """Run the command.
 
     Args:
         arguments: of the command line.
@@ -250,15 +252,8 @@ def main(arguments: Sequence[str] | None = None, network: RetrievalConfig | None
         parser.error("--save: only results on all images are saved, not with --limit")
     if options.limit:
         options.work = options.work / f"limit-{options.limit}"
-    try:
-        data = read_data(options.data or data_folder() / "cifar10", options.limit)
-        measure(options, data)
-    except DataMissingError as error:
-        print(f"cifar10_map: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"cifar10_map: {error}", file=sys.stderr)
-        return 2
+    data = read_data(options.data or data_folder() / "cifar10", options.limit)
+    measure(options, data)
     every = kept_rows(options.work)
     header, cells = table([kept.row for kept in every])
     print("\n" + markdown(header, cells))
@@ -276,7 +271,6 @@ def main(arguments: Sequence[str] | None = None, network: RetrievalConfig | None
         histograms = {label: arrays["histogram"] for label, arrays in pictured.items()}
         draw_precision_recall(path.with_suffix(".png"), histograms, f"{_PICTURED} bits")
         print(f"wrote {path} and {path.stem}.png beside it", file=sys.stderr)
-    return 0
 
 
 def measure(options: argparse.Namespace, data: Data) -> None:

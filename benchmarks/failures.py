@@ -25,8 +25,9 @@ from bindesc.runtime import Runtime
 from bindesc.training.pairing import carry_by_homography
 from bindesc.training.views import made_views
 
+from .command import command
 from .common import RESULTS, write_results
-from .datasets import CHOSEN_ON, DataMissingError, data_folder, scenes
+from .datasets import CHOSEN_ON, data_folder, scenes
 from .descriptors import Descriptor, bindesc_descriptor
 from .failure_causes import ALIKE, CAUSES, CORRELATED, LIMITS, Findable, Seen, find_pairs, see
 from .failure_picture import Example, draw, draw_one_each
@@ -125,34 +126,28 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list]:
     return {"header": header, "rows": list(cells.values())}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command(NAME)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        folder = data_folder()
-        model = read_model(options.model)
-        rows = []
-        for name in CHOSEN_ON:
-            rng = np.random.default_rng(0)
-            parts: list[Findable] = []
-            examples: list[Example] = []
-            for compared in of_set(name, folder, model):
-                parts.append(compared.pairs)
-                examples += draw_one_each(rng, *compared)
-            rows += summarise(name, parts)
-            if options.pictures is not None:
-                options.pictures.mkdir(parents=True, exist_ok=True)
-                draw(
-                    options.pictures / f"{NAME}_{name}.png",
-                    examples,
-                    name,
-                )
-    except DataMissingError as error:
-        print(f"failures: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"failures: {error}", file=sys.stderr)
-        return 2
+    folder = data_folder()
+    model = read_model(options.model)
+    rows = []
+    for name in CHOSEN_ON:
+        rng = np.random.default_rng(0)
+        parts: list[Findable] = []
+        examples: list[Example] = []
+        for compared in of_set(name, folder, model):
+            parts.append(compared.pairs)
+            examples += draw_one_each(rng, *compared)
+        rows += summarise(name, parts)
+        if options.pictures is not None:
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            draw(
+                options.pictures / f"{NAME}_{name}.png",
+                examples,
+                name,
+            )
     shown = table(rows)
     print(markdown(shown["header"], shown["rows"]))
     if options.save:
@@ -173,7 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "photos of scikit-image in made views",
         )
         print(f"wrote {written} {picture}", file=sys.stderr)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,8 +28,9 @@ from dataclasses import asdict, dataclass
 
 from bindesc.arguments import at_least
 
+from .command import command
 from .common import write_results
-from .datasets import SETS, DataMissingError, Scene, data_folder, scenes
+from .datasets import SETS, Scene, data_folder, scenes
 from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor
 from .matching_scores import BOUND, CORRECT_PIXELS, PairScore, score_scene
 from .render_tables import markdown
@@ -144,32 +145,21 @@ def choose_descriptors(rows: Sequence[str], models: Sequence[str]) -> list[Descr
     return descriptors
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command("image_matching")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        folder = data_folder()
-    except DataMissingError as error:
-        print(f"image_matching: skipped, {error}", file=sys.stderr)
-        return 0
-    except OSError as error:
-        print(f"image_matching: {error}", file=sys.stderr)
-        return 2
-    try:
-        descriptors = choose_descriptors(options.rows, options.model or ["compact"])
-        rows = []
-        for name in options.sets:
-            found = scenes(name, folder, options.limit)
-            part = score_set(name, found, descriptors, bound="bound" in options.rows)
-            rows += part
-            if part and not options.json:
-                print(f"{name}, {part[0].pairs} pairs\n\n{set_table(part)}", flush=True)
-    except (OSError, ValueError) as error:
-        print(f"image_matching: {error}", file=sys.stderr)
-        return 2
+    folder = data_folder()
+    descriptors = choose_descriptors(options.rows, options.model or ["compact"])
+    rows = []
+    for name in options.sets:
+        found = scenes(name, folder, options.limit)
+        part = score_set(name, found, descriptors, bound="bound" in options.rows)
+        rows += part
+        if part and not options.json:
+            print(f"{name}, {part[0].pairs} pairs\n\n{set_table(part)}", flush=True)
     if not rows:
-        print("image_matching: no row can be computed", file=sys.stderr)
-        return 2
+        raise ValueError("no row can be computed")
     settings = {"keypoints": KEYPOINTS, "correct_pixels": CORRECT_PIXELS, "limit": options.limit}
     if options.json:
         print(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
@@ -182,7 +172,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table=overview(rows),
         )
         print(f"wrote {path}", file=sys.stderr)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,8 +25,9 @@ from bindesc.extractor import DEFAULT_MODEL
 from bindesc.models.compact import multiply_adds
 
 from .brown_fpr95 import OXFORD_SET, SEED, score
+from .command import command
 from .common import RESULTS, Timing, write_results
-from .datasets import CHOSEN_ON, OXFORD, DataMissingError, data_folder, scenes
+from .datasets import CHOSEN_ON, OXFORD, data_folder, scenes
 from .image_matching import choose_descriptors, score_set
 from .pareto_front import Point, draw_front, pareto_front
 from .pareto_networks import Network, Times, read_networks, time_networks
@@ -144,22 +145,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     return {"header": header, "rows": cells}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command(NAME)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        folder = data_folder()
-        networks = read_networks(options.models)
-        gray = vga_photo()
-        times = {n: time_networks(networks, gray, n, options.repeats) for n in THREADS}
-        correct = correct_matches(networks, folder)
-        fpr95 = false_positive_rates(networks, folder, options.pairs)
-    except DataMissingError as error:
-        print(f"pareto: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"pareto: {error}", file=sys.stderr)
-        return 2
+    folder = data_folder()
+    networks = read_networks(options.models)
+    gray = vga_photo()
+    times = {n: time_networks(networks, gray, n, options.repeats) for n in THREADS}
+    correct = correct_matches(networks, folder)
+    fpr95 = false_positive_rates(networks, folder, options.pairs)
     rows = result_rows(networks, times, correct, fpr95)
     shown = table(rows)
     print(markdown(shown["header"], shown["rows"]))
@@ -174,7 +169,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         time_label = f"ms for 1000 patches, {SHOWN} threads"
         draw_front(picture, points, peers, DEFAULT_MODEL, time_label)
         print(f"wrote {written} {picture}", file=sys.stderr)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,8 +28,9 @@ from bindesc.folder import find_images
 from bindesc.image import ImageError, read_image, to_gray
 from bindesc.training.vocabulary import train_vocabulary
 
+from .command import command
 from .common import write_results
-from .datasets import DataMissingError, data_folder
+from .datasets import data_folder
 from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor, detect
 from .render_tables import markdown
 
@@ -102,22 +103,16 @@ def run_row(
     return Result(descriptor.label, len(photos), float(np.mean(first)), float(np.mean(precision)))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command("place_recognition")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.place_recognition")
     parser.add_argument("--model", default="compact", help="a bindesc model or .safetensors file")
     parser.add_argument("--save", action="store_true", help="write the results as JSON")
     options = parser.parse_args(arguments)
-    try:
-        photos, places = read_photos(data_folder() / "scenes", PHOTOS_PER_PLACE)
-        descriptors = [PEERS["orb"](), bindesc_descriptor(options.model)]
-        results = [run_row(descriptor, photos, places) for descriptor in descriptors]
-    except DataMissingError as error:
-        print(f"place_recognition: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"place_recognition: {error}", file=sys.stderr)
-        return 2
+    photos, places = read_photos(data_folder() / "scenes", PHOTOS_PER_PLACE)
+    descriptors = [PEERS["orb"](), bindesc_descriptor(options.model)]
+    results = [run_row(descriptor, photos, places) for descriptor in descriptors]
     header = [f"{len(photos)} photos", "recall@1", "mean average precision"]
     rows = [[r.row, f"{r.recall_at_1:.1%}", f"{r.mean_average_precision:.3f}"] for r in results]
     print(markdown(header, rows))
@@ -131,7 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table={"header": header, "rows": rows},
         )
         print(f"wrote {path}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

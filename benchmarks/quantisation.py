@@ -22,8 +22,9 @@ from bindesc.runtime import Runtime
 from bindesc.training.scores import false_positive_rate, pair_distances
 from bindesc.weights import load_model
 
+from .command import command
 from .common import write_results
-from .datasets import OXFORD, DataMissingError, data_folder, scenes
+from .datasets import OXFORD, data_folder, scenes
 from .patch_pairs import pairs_from_scenes
 from .render_tables import markdown
 
@@ -39,24 +40,18 @@ def describe_in_floats(model: str, patches: NDArray[np.uint8]) -> NDArray[np.uin
     return pack_bits(torch.cat([network(part.float()) >= 0 for part in parts]).numpy())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+@command("quantisation")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quantisation", description=__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="(%(default)s)")
     parser.add_argument(
         "--save", action="store_true", help="write benchmarks/results/quantisation.json"
     )
     options = parser.parse_args(arguments)
-    try:
-        folder = data_folder()
-        found = (scene for part in OXFORD for scene in scenes(part, folder))
-        test = pairs_from_scenes("oxford_affine", found, PAIRS)
-    except DataMissingError as error:
-        print(f"quantisation: skipped, {error}", file=sys.stderr)
-        return 0
-    except OSError as error:
-        print(f"quantisation: {error}", file=sys.stderr)
-        return 2
+    folder = data_folder()
+    found = (scene for part in OXFORD for scene in scenes(part, folder))
+    test = pairs_from_scenes("oxford_affine", found, PAIRS)
     runtime = Runtime(options.model)
     patches = test.cut(runtime.support, None if runtime.log_polar else PATCH_SIDE)
     patches, _ = runtime.adapt(patches, np.ones(len(patches), bool))
@@ -80,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.save:
         row = {"model": options.model, "patches": len(patches), "changed": changed, **rates}
         write_results("quantisation", [row], libraries=("torch",), table=table)
-    return 0
 
 
 if __name__ == "__main__":

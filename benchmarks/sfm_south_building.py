@@ -47,8 +47,9 @@ from bindesc.packing import unpack_bits
 from bindesc.pair import Extractor
 from bindesc.types import Features
 
+from .command import command
 from .common import Contender, measure, write_results
-from .datasets import DataMissingError, data_folder
+from .datasets import data_folder
 from .descriptors import PEERS, Described, Descriptor, bindesc_descriptor, detect
 from .render_tables import markdown
 
@@ -244,18 +245,12 @@ def table(rows: Sequence[dict[str, Any]], describing: Mapping[str, float]) -> di
     return {"header": header, "rows": body}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command(NAME)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        photos = data_folder() / "south_building"
-        find_images(photos)
-    except DataMissingError as error:
-        print(f"{NAME}: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
+    photos = data_folder() / "south_building"
+    find_images(photos)
     for name in options.rows:
         path = options.work / name / "result.json"
         if not path.exists():
@@ -293,7 +288,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table=made,
         )
         print(f"wrote {path}", file=sys.stderr)
-    return 0
 
 
 def _descriptor(name: str) -> Descriptor:

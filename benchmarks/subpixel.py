@@ -22,8 +22,9 @@ import numpy as np
 from bindesc.arguments import at_least
 from bindesc.extractor import DEFAULT_MODEL
 
+from .command import command
 from .common import write_results
-from .datasets import SETS, DataMissingError, data_folder, scenes
+from .datasets import SETS, data_folder, scenes
 from .descriptors import KEYPOINTS, detect
 from .image_matching import choose_descriptors
 from .matching_scores import CORRECT_PIXELS, EXACT_PIXELS, PairScore, score_scene
@@ -79,8 +80,9 @@ def table(rows: Sequence[Row]) -> dict[str, list]:
     return {"header": ["within 3 / 1 px", *sets], "rows": body}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command("subpixel")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.subpixel", description="Matches at whole pixels and between."
     )
@@ -90,14 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--save", action="store_true", help="write benchmarks/results/subpixel.json"
     )
     options = parser.parse_args(arguments)
-    try:
-        rows = [row for name in options.sets for row in score_set(name, options.limit)]
-    except DataMissingError as error:
-        print(f"subpixel: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"subpixel: {error}", file=sys.stderr)
-        return 2
+    rows = [row for name in options.sets for row in score_set(name, options.limit)]
     text = table(rows)
     print(markdown(text["header"], text["rows"]))
     if options.save:
@@ -115,7 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table=text,
         )
         print(f"wrote {path}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ Run ``python -m benchmarks.tilt --save``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from bindesc.extractor import DEFAULT_MODEL
 
+from .command import command
 from .common import write_results
 from .datasets import Scene, View
 from .descriptors import PEERS, Descriptor, bindesc_descriptor
@@ -63,16 +65,17 @@ def _counts(descriptors: list[Descriptor], tilt: int) -> dict[str, float]:
     return {label: float(np.mean(values)) for label, values in counts.items()}
 
 
-def main() -> None:
+@command("tilt")
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and save it if asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tilt", description=__doc__)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/tilt.json")
     parser.add_argument(
         "--model", action="append", help=f"a bindesc model; repeatable ({DEFAULT_MODEL}, tiny)"
     )
-    options = parser.parse_args()
-    descriptors = [PEERS[name]() for name in ("orb", "sift", "teblid")]
-    descriptors += [bindesc_descriptor(name) for name in options.model or (DEFAULT_MODEL, "tiny")]
+    options = parser.parse_args(arguments)
+    models = [bindesc_descriptor(name) for name in options.model or (DEFAULT_MODEL, "tiny")]
+    descriptors = [*(PEERS[name]() for name in ("orb", "sift", "teblid")), *models]
     found = [_counts(descriptors, tilt) for tilt in TILTS]
     table: dict[str, list] = {
         "header": ["rate at degrees", *map(str, TILTS)],
@@ -90,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -35,8 +35,9 @@ from bindesc.image import read_image, to_gray
 from bindesc.opencv_descriptors import OpenCVFeatures
 from bindesc.pair import Extractor
 
+from .command import command
 from .common import RESULTS, write_results
-from .datasets import DataMissingError, data_folder
+from .datasets import data_folder
 from .descriptors import KEYPOINTS, PEERS, Descriptor, bindesc_descriptor, detect
 from .odometry import Path3D, Stereo, View, aligned, read_kitti, relative_errors, run_odometry
 from .render_tables import markdown
@@ -217,22 +218,16 @@ def plot(path: Path, paths: Mapping[str, Path3D], truth: NDArray[np.float64]) ->
     pyplot.close(figure)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 if an input is unusable."""
+@command("vo_kitti")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    try:
-        stereo, truth, files = read_kitti(data_folder() / "kitti_seq1")
-        images = [to_gray(read_image(path)) for pair in files for path in pair]
-        runs = {
-            label: run_row(images, describe, stereo)
-            for label, describe in rows_of(options.rows, options.model)
-        }
-    except DataMissingError as error:
-        print(f"vo_kitti: skipped, {error}", file=sys.stderr)
-        return 0
-    except (OSError, ValueError) as error:
-        print(f"vo_kitti: {error}", file=sys.stderr)
-        return 2
+    stereo, truth, files = read_kitti(data_folder() / "kitti_seq1")
+    images = [to_gray(read_image(path)) for pair in files for path in pair]
+    runs = {
+        label: run_row(images, describe, stereo)
+        for label, describe in rows_of(options.rows, options.model)
+    }
     base, _ = ROWS[BASE]
     orb = float(np.mean(runs[base][0].inliers)) if base in runs else None
     results = [summarise(label, run, truth, orb) for label, run in runs.items()]
@@ -249,7 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         plot(RESULTS / "vo_kitti.png", {label: run[0] for label, run in runs.items()}, truth)
         print(f"wrote {path} and vo_kitti.png beside it", file=sys.stderr)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

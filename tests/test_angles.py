@@ -69,9 +69,9 @@ def test_the_command_saves_what_it_prints(tmp_path, monkeypatch, capsys) -> None
     saved = json.loads((tmp_path / "results" / "angles.json").read_text())
     assert [(row["set"], row["row"]) for row in saved["rows"]] == [
         ("webcam_val", DETECTOR),
-        ("webcam_val", "compact"),
+        ("webcam_val", "bindesc compact"),
         ("homography_pairs", DETECTOR),
-        ("homography_pairs", "compact"),
+        ("homography_pairs", "bindesc compact"),
     ]
     assert saved["rows"][0]["wrong"] == 0  # the frames are copies
     assert all(cell in printed for row in saved["table"]["rows"] for cell in row)

@@ -25,7 +25,9 @@ from bindesc.runtime import Runtime
 from bindesc.training.blend import blend
 from bindesc.training.cli import WIDE_MARGIN, WIDE_TURN
 from bindesc.training.losses import (
+    false_positives,
     hardest_triplet,
+    missed_matches,
     relax_bits,
     residual_maps,
     stretch_loss,
@@ -213,6 +215,48 @@ def test_the_triplet_loss_is_its_formula():
     np.testing.assert_allclose(loss, expected)
 
 
+def test_missed_matches_are_their_formula():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 6, 16))
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    weight = rng.uniform(0, 1, (6, 6))
+    weight[0, 3] = weight[3, 0] = 0
+    expected = []
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        own = np.exp(first[i] @ second[i] / 0.2)
+        forth = sum(weight[i, j] * np.exp(first[i] @ second[j] / 0.2) for j in others)
+        back = sum(weight[j, i] * np.exp(first[j] @ second[i] / 0.2) for j in others)
+        p = own / (own + forth) * own / (own + back)
+        expected.append(1 - p - 0.025 * np.log(p))
+    loss = missed_matches(*map(torch.from_numpy, (first, second, weight)), temperature=0.2)
+    np.testing.assert_allclose(loss, expected)
+
+
+def test_pairs_that_are_matches_for_sure_cost_nothing():
+    codes = torch.eye(4)
+    assert missed_matches(codes, codes, torch.ones(4, 4)).max() < 1e-6
+    assert missed_matches(codes, codes.flip(0), torch.ones(4, 4)).min() > 1
+
+
+def test_false_positives_are_a_soft_share():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 20, 16))
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    unrelated = rng.random((20, 20)) < 0.5
+    threshold = np.sort((first * second).sum(1))[2]  # the third of 20 is the 15th percentile
+    beyond = (first @ second.T)[unrelated] - threshold
+    arguments = [torch.from_numpy(array) for array in (first, second, unrelated)]
+    smooth = false_positives(*arguments)
+    assert smooth.item() == pytest.approx((1 / (1 + np.exp(-beyond / 0.08))).mean())
+    sharp = false_positives(*arguments, width=1e-6)
+    assert sharp.item() == pytest.approx((beyond > 0).mean(), abs=1e-6)
+    none = false_positives(*arguments[:2], torch.zeros(20, 20, dtype=torch.bool))
+    assert none.item() == 0
+
+
 def turning(*angles):
     cosine, sine = np.cos(angles), np.sin(angles)
     return np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
@@ -255,6 +299,17 @@ def test_the_gradient_of_the_loss():
         return hardest_triplet(*relax_bits(a, 1.5).chunk(2), negative, torch.tensor(1.0)).mean()
 
     assert torch.autograd.gradcheck(loss, activations)
+
+    def of_matches(a):
+        first, second = relax_bits(a, 1.5).chunk(2)
+        return missed_matches(first, second, negative.double(), temperature=0.3).mean()
+
+    assert torch.autograd.gradcheck(of_matches, activations)
+
+    def of_false_positives(a):
+        return false_positives(*relax_bits(a, 1.5).chunk(2), negative)
+
+    assert torch.autograd.gradcheck(of_false_positives, activations)
 
 
 # The loop.
@@ -322,6 +377,44 @@ def test_mirrored_pairs_are_mapped_the_other_way(wide):
     for (first, _), linear, same in zip(patches, batch.linear.numpy(), straight, strict=True):
         original = originals[(first if same else first[::-1]).tobytes()]
         np.testing.assert_allclose(linear, original if same else mirror @ original @ mirror)
+
+
+@pytest.mark.parametrize("places", ["three", "one"])
+def test_the_loss_of_matches_is_learnt(pairs, tmp_path, places):
+    found = open_pairs(pairs)
+    scene = found.scene if places == "three" else np.full_like(found.scene, "place")
+    data = replace(found, scene=scene)
+    groups = np.arange(len(found.start))
+    source = PatchSource(data, torch.device("cpu"))
+    torch.manual_seed(0)
+    model = CompactNet(CONFIG.model)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    config = replace(CONFIG, loss="matches", noise=FrameNoise(share=0.0))
+    batch = draw_batch(data, groups, config, 0)
+    losses = []
+    for _ in range(20):
+        losses.append(_loss(model, source, batch, config, 0))
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.7 * losses[0]
+    assert config.false_positive_weight > 0
+    without = replace(config, false_positive_weight=0.0)
+    least = _loss(model, source, batch, without, 0)
+    told = _loss(model, source, batch, config, 0)
+    assert (told > least + 1e-4) == (places == "three")  # nothing is unrelated in one place
+
+
+def test_the_command_goes_on_with_the_loss_of_matches(seen, tmp_path):
+    train(seen, tmp_path / "first", replace(CONFIG, model=LOG_POLAR))
+    command = ["train", "compact", str(seen), "--steps", "3", "--batch-pairs", "8"]
+    command += ["--batch-photos", "3", "--init", str(tmp_path / "first" / WEIGHTS)]
+    assert main([*command, "--loss", "matches", "--out", str(tmp_path / "matches")]) == 0
+    assert main([*command, "--out", str(tmp_path / "triplet")]) == 0
+    matches, triplet = (
+        load_model(tmp_path / kind / WEIGHTS)[0].layers[0].weight for kind in ("matches", "triplet")
+    )
+    assert not torch.equal(matches, triplet)
 
 
 LOG_POLAR = replace(CONFIG.model, log_polar=True, support=1.25)

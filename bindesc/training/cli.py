@@ -137,6 +137,13 @@ def register(commands: Any) -> None:
         help="share of the views whose keypoints get errors in place, size and angle (%(default)s)",
     )
     compact.add_argument(
+        "--loss",
+        choices=("triplet", "matches"),
+        default="triplet",
+        help="hardest triplets, from any start, or mutual nearest neighbours, to go on from a "
+        "trained model (%(default)s)",
+    )
+    compact.add_argument(
         "--initial-share",
         type=_share,
         default=0.0,
@@ -294,6 +301,7 @@ def _train_compact(args: argparse.Namespace) -> int:
         pairs=args.batch_pairs,
         learning_rate=args.learning_rate,
         noise=FrameNoise(share=args.noise),
+        loss=args.loss,
         initial_share=args.initial_share,
         seed=args.seed,
     )

@@ -50,6 +50,55 @@ def hardest_triplet(first: Tensor, second: Tensor, negative: Tensor, margin: Ten
     return (positive - hardest).clamp_min(0)
 
 
+def missed_matches(
+    first: Tensor, second: Tensor, weight: Tensor, temperature: float = 0.03
+) -> Tensor:
+    """How likely each pair is not to be a match of mutual nearest neighbours.
+
+    A point chooses its partner at random, by a softmax of the inner products over the temperature.
+    A pair is a match with the probability p that both choose each other (Tyszkiewicz et al.,
+    "DISK", NeurIPS 2020, section 3).
+
+    Args:
+        first: ``(N, K)`` unit rows; row i belongs to row i of ``second``.
+        second: ``(N, K)`` unit rows.
+        weight: ``(N, N)`` float, how much the chance of each other point counts: 1, or 0 for none
+            at all. The diagonal is not looked at.
+        temperature: the lower, the more the nearest points alone count.
+
+    Returns:
+        ``(N,)`` of each pair: ``1 - p - 0.025 log(p)``. Were it for the first part alone, pairs
+        that are far from being a match would not learn.
+    """
+    similarity = first @ second.T / temperature
+    chosen = (similarity + weight.log()).diagonal_scatter(similarity.diagonal())
+    chance = chosen.log_softmax(0).diagonal() + chosen.log_softmax(1).diagonal()
+    return 1 - chance.exp() - 0.025 * chance
+
+
+def false_positives(
+    first: Tensor, second: Tensor, unrelated: Tensor, missed: float = 0.15, width: float = 0.08
+) -> Tensor:
+    """The share of unrelated points that are as near as the true pairs, such as FPR@85.
+
+    Args:
+        first: ``(N, K)`` unit rows; row i belongs to row i of ``second``.
+        second: ``(N, K)`` unit rows.
+        unrelated: ``(N, N)`` bool, which points are of different places.
+        missed: the share of the true pairs that lie beyond the threshold.
+        width: of the soft threshold, an inner product.
+
+    Returns:
+        Scalar, 0 to 1; 0 if no points are unrelated.
+    """
+    if not unrelated.any():
+        return first.new_zeros(())
+    similarity = first @ second.T
+    true = similarity.diagonal()
+    threshold = true.kthvalue(max(int(missed * len(true)), 1)).values
+    return torch.sigmoid((similarity[unrelated] - threshold) / width).mean()
+
+
 def signs(activations: Tensor) -> Tensor:
     """The code as -1 and 1, without gradient; 0 counts as positive, as in bit = a >= 0."""
     return torch.where(activations.detach() >= 0, 1.0, -1.0).to(activations.dtype)

@@ -1,6 +1,6 @@
-"""Metric learning of the compact network: hardest-in-batch triplets on relaxed bits.
+"""Metric learning of the compact network: which points of a batch belong together, by relaxed bits.
 
-The orientation network, where there is one, learns from the same triplets, through how patches are
+The orientation network, where there is one, learns from the same loss, through how patches are
 turned and stretched, and from the known map between the two views.
 """
 
@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from operator import ge
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ from .blend import blend
 from .descent import descend
 from .frames import cut_for, turn_frames
 from .losses import (
+    false_positives,
     hardest_triplet,
+    missed_matches,
     relax_bits,
     residual_maps,
     stretch_loss,
@@ -57,9 +59,12 @@ class MetricConfig:
         learning_rate: highest learning rate, of Adam.
         warmup: steps over which it rises to that.
         weight_decay: decoupled weight decay.
+        loss: ``"triplet"``, the hardest in the batch, or ``"matches"``, which asks for mutual
+            nearest neighbours, for a network that is trained already.
         margin: of the triplet loss, see :meth:`Batch.margins`.
         near: how far two points are apart for more than half of the margin: their distance over
             the side of the patch, and the logarithm of the ratio of their sizes.
+        false_positive_weight: in the loss of matches, of :func:`false_positives`.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
         orientation_weight: of the orientation network's own loss, :func:`turn_loss`.
         stretch_weight: in that loss, of :func:`stretch_loss`.
@@ -78,8 +83,10 @@ class MetricConfig:
     learning_rate: float = 2e-3
     warmup: int = 200
     weight_decay: float = 1e-4
+    loss: Literal["triplet", "matches"] = "triplet"
     margin: float = 1.0
     near: tuple[float, float] = (0.08, 0.15)
+    false_positive_weight: float = 0.5
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
     stretch_weight: float = 3.0
@@ -359,12 +366,27 @@ def _loss(
         activations = model.describe(seen)
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
-    codes = relax_bits(activations.float(), sharpness)
-    first, second = codes.chunk(2)
-    margins = batch.margins(config.margin, config.near)
+    first, second = relax_bits(activations.float(), sharpness).chunk(2)
     learnt = turn_cosine(batch.linear) >= math.cos(math.radians(config.most_turn))
-    triplets = hardest_triplet(first, second, batch.negative(), margins)[learnt].mean()
-    return triplets + config.orientation_weight * own_loss
+    loss = _matches_loss if config.loss == "matches" else _triplet_loss
+    return loss(first, second, batch, learnt, config) + config.orientation_weight * own_loss
+
+
+def _triplet_loss(
+    first: Tensor, second: Tensor, batch: Batch, learnt: Tensor, config: MetricConfig
+) -> Tensor:
+    margins = batch.margins(config.margin, config.near)
+    return hardest_triplet(first, second, batch.negative(), margins)[learnt].mean()
+
+
+def _matches_loss(
+    first: Tensor, second: Tensor, batch: Batch, learnt: Tensor, config: MetricConfig
+) -> Tensor:
+    weight = batch.negative() * batch.margins(1.0, config.near)
+    missed = missed_matches(first, second, weight)[learnt].mean()
+    unrelated = (batch.scene[:, None] != batch.scene)[learnt][:, learnt]
+    near = false_positives(first[learnt], second[learnt], unrelated)
+    return missed + config.false_positive_weight * near
 
 
 def _start_from(model: CompactNet, initial: str | Path) -> None:
