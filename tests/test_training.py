@@ -193,11 +193,15 @@ def test_relaxed_bits_approach_the_sign():
     assert torch.allclose(codes, activations.sign() / 2)
 
 
+def unit_rows(rng, count):
+    """Two arrays ``(count, 16)``."""
+    rows = rng.normal(size=(2, count, 16))
+    return rows / np.linalg.norm(rows, axis=2, keepdims=True)
+
+
 def test_the_triplet_loss_is_its_formula():
     rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(2, 6, 16))
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    first, second = unit_rows(rng, 6)
     negative = ~np.eye(6, dtype=bool)
     negative[0, 3] = negative[3, 0] = False
     margin = rng.uniform(0.2, 1, (6, 6))
@@ -217,9 +221,7 @@ def test_the_triplet_loss_is_its_formula():
 
 def test_missed_matches_are_their_formula():
     rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(2, 6, 16))
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    first, second = unit_rows(rng, 6)
     weight = rng.uniform(0, 1, (6, 6))
     weight[0, 3] = weight[3, 0] = 0
     expected = []
@@ -242,9 +244,7 @@ def test_pairs_that_are_matches_for_sure_cost_nothing():
 
 def test_false_positives_are_a_soft_share():
     rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(2, 20, 16))
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    first, second = unit_rows(rng, 20)
     unrelated = rng.random((20, 20)) < 0.5
     threshold = np.sort((first * second).sum(1))[2]  # the third of 20 is the 15th percentile
     beyond = (first @ second.T)[unrelated] - threshold

@@ -144,7 +144,11 @@ class Batch(NamedTuple):
         Other keypoints of the same two views, or those of other places.
         """
         same_row = self.row[:, None] == self.row
-        return torch.where(self._same_view(), ~same_row, self.scene[:, None] != self.scene)
+        return torch.where(self._same_view(), ~same_row, self.unrelated())
+
+    def unrelated(self) -> Tensor:
+        """``(N, N)`` bool, which points are of different places."""
+        return self.scene[:, None] != self.scene
 
     def margins(self, full: float, near: tuple[float, float]) -> Tensor:
         """``(N, N)`` float32, by how much farther than its partner each other point has to be.
@@ -384,7 +388,7 @@ def _matches_loss(
 ) -> Tensor:
     weight = batch.negative() * batch.margins(1.0, config.near)
     missed = missed_matches(first, second, weight)[learnt].mean()
-    unrelated = (batch.scene[:, None] != batch.scene)[learnt][:, learnt]
+    unrelated = batch.unrelated()[learnt][:, learnt]
     near = false_positives(first[learnt], second[learnt], unrelated)
     return missed + config.false_positive_weight * near
 
