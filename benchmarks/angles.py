@@ -158,7 +158,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_results(
             "angles",
             [asdict(row) for row in rows],
-            libraries=("opencv-python",),
             settings=settings,
             table=text,
         )

@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(PUBLISHED_HEADER, PUBLISHED))
     if options.save:
         settings = {"pairs_of_each_kind": options.pairs, "seed": SEED, "resamples": 1000}
-        libraries = ("opencv-python", "opencv-contrib-python", "torch")
+        libraries = ("torch",)
         written = [asdict(row) for row in rows]
         published = {"header": PUBLISHED_HEADER, "rows": PUBLISHED}
         print(

@@ -22,6 +22,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from bindesc import _cpu
 from bindesc.files import atomic_path
 
@@ -138,8 +141,11 @@ def timed_as(name: str) -> str:
 
 
 def versions(*distributions: str) -> dict[str, str]:
-    """The installed version of each distribution, or "not installed"."""
-    found = {}
+    """Of NumPy, of OpenCV, which several distributions install, and of each distribution.
+
+    One that is missing is "not installed".
+    """
+    found = {"numpy": np.__version__, "opencv": cv2.__version__}
     for name in distributions:
         try:
             found[name] = importlib.metadata.version(name)
@@ -156,7 +162,7 @@ def write_results(
     Args:
         name: the table's name, without a suffix.
         rows: the table's rows; a :class:`Timing` value is written as its fields.
-        libraries: distributions whose versions are saved beside NumPy's.
+        libraries: distributions whose versions are saved too.
         extra: further top-level entries, such as the settings of the run.
 
     Returns:
@@ -164,7 +170,7 @@ def write_results(
     """
     document = {
         "machine": machine(),
-        "versions": versions("numpy", *libraries),
+        "versions": versions(*libraries),
         **extra,
         "rows": rows,
     }

@@ -125,7 +125,7 @@ def main() -> None:
         print(f"{line[0]:32}", *(f"{cell:>16}" for cell in line[1:]))
     if args.save:
         threads = {"OpenCV": cv2.getNumThreads(), "torch": torch.get_num_threads()}
-        libraries = ("opencv-python", "kornia", "torch")
+        libraries = ("kornia", "torch")
         table = {"header": header, "rows": cells}
         name = timed_as("extractor")
         write_results(name, rows, libraries=libraries, threads=threads, table=table)

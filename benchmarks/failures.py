@@ -159,9 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "model": options.model, "limits": LIMITS, "alike": ALIKE, "correlated": CORRELATED,
             "causes": CAUSES,
         }  # fmt: skip
-        written = write_results(
-            NAME, rows, libraries=("opencv-python", "scipy"), settings=settings, table=shown
-        )
+        written = write_results(NAME, rows, libraries=("scipy",), settings=settings, table=shown)
         draw(
             picture,
             examples,

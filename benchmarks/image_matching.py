@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_results(
             options.save,
             [asdict(row) for row in rows],
-            libraries=("opencv-python", "opencv-contrib-python", "scipy", "torch"),
+            libraries=("scipy", "torch"),
             settings=settings,
             table=overview(rows),
         )

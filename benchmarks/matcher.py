@@ -31,7 +31,7 @@ from bindesc import BFMatcher, _cpu, matching, reference
 from .common import RESULTS, Contender, Timing, measure, write_results
 
 SIZES = (500, 1000, 2000, 5000, 20_000, 100_000)
-LIBRARIES = ("opencv-python", "faiss-cpu", "torch")
+LIBRARIES = ("faiss-cpu", "torch")
 OURS = "bindesc.match"
 # The most codes a contender is timed on, and what it computes.
 LARGEST = {

@@ -160,8 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(shown["header"], shown["rows"]))
     if options.save:
         settings = {"repeats": options.repeats, "pairs": options.pairs}
-        libraries = ("opencv-python", "opencv-contrib-python")
-        written = write_results(NAME, rows, libraries=libraries, settings=settings, table=shown)
+        written = write_results(NAME, rows, settings=settings, table=shown)
         points = points_of(networks, times[SHOWN], correct)
         ours = {point.label for point in points}
         peers = {label: of_sets for label, of_sets in correct.items() if label not in ours}

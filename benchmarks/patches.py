@@ -96,7 +96,7 @@ def main() -> None:
     if args.save:
         table = {"header": ["1000 patches of 32x32", "median"], "rows": cells}
         threads = cv2.getNumThreads()
-        libraries = ("opencv-python", "kornia", "torch")
+        libraries = ("kornia", "torch")
         write_results("patches", rows, libraries=libraries, threads=threads, table=table)
 
 

@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_results(
             "place_recognition",
             [asdict(result) for result in results],
-            libraries=("opencv-python", "torch"),
+            libraries=("torch",),
             settings=settings,
             table={"header": header, "rows": rows},
         )

@@ -109,9 +109,7 @@ def main() -> None:
     if options.save:
         rows = [{"row": label, "rate": rate.tolist()} for label, rate in rates.items()]
         settings = {"angles": ANGLES, "noise": NOISE, "photos": PHOTOS}
-        write_results(
-            "rotation", rows, libraries=("opencv-python",), settings=settings, table=table
-        )
+        write_results("rotation", rows, settings=settings, table=table)
 
 
 if __name__ == "__main__":

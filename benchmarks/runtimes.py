@@ -154,7 +154,7 @@ def main() -> None:
         print(f"{name:24} {cell:>9}")
     if options.save:
         rows = [{"name": name, "time": time} for name, time in times.items()]
-        libraries = ("torch", "opencv-python", "onnxruntime", "openvino")
+        libraries = ("torch", "onnxruntime", "openvino")
         table = {"header": [f"{len(patches)} patches, {THREADS} threads", "median"], "rows": cells}
         write_results(timed_as("runtimes"), rows, libraries=libraries, threads=THREADS, table=table)
 

@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_results(
             NAME,
             rows,
-            libraries=("opencv-python", "opencv-contrib-python", "pycolmap", "torch"),
+            libraries=("pycolmap", "torch"),
             settings={"keypoints": KEYPOINTS, "pairs": PAIRS, "ratio": Rules().ratio},
             **times,
             table=made,

@@ -105,7 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_results(
             "subpixel",
             [asdict(row) for row in rows],
-            libraries=("opencv-python", "opencv-contrib-python"),
             settings=settings,
             table=text,
         )

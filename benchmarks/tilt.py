@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.save:
         rows = [{"tilt": tilt, "correct": c} for tilt, c in zip(TILTS, found, strict=True)]
         settings = {"directions": DIRECTIONS, "noise": NOISE, "photos": PHOTOS}
-        write_results("tilt", rows, libraries=("opencv-python",), settings=settings, table=table)
+        write_results("tilt", rows, settings=settings, table=table)
 
 
 if __name__ == "__main__":

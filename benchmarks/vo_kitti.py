@@ -61,29 +61,48 @@ class Result:
     frames_per_second: float
 
 
-def run_row(
-    images: Sequence[NDArray[np.uint8]], describe: Describe, stereo: Stereo
-) -> tuple[Path3D, list[float], float]:
-    """Follow the camera with one descriptor.
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How one row followed the camera.
+
+    Attributes:
+        path: where it went.
+        extraction: seconds that detection and description of each image took.
+        rest: seconds of everything else.
+    """
+
+    path: Path3D
+    extraction: list[float]
+    rest: float
+
+
+def follow(
+    images: Sequence[NDArray[np.uint8]], rows: Mapping[str, Describe], stereo: Stereo
+) -> dict[str, Run]:
+    """Follow the camera with each descriptor.
+
+    They take turns on each image, so that other load on the machine hits all alike, each with a
+    call before that is not timed: the threads of the one before may still spin.
 
     Args:
         images: left and right in turns, ``(H, W)`` uint8.
-        describe: finds and describes the keypoints of an image, at most ``KEYPOINTS``.
+        rows: by label, what finds and describes the keypoints of an image, at most ``KEYPOINTS``.
         stereo: the cameras.
-
-    Returns:
-        The path, the seconds that detection and description of each image took, and the seconds of
-        the rest.
     """
-    describe(images[0])  # the first call loads and allocates
-    views, seconds = [], []
+    views: dict[str, list[View]] = {label: [] for label in rows}
+    seconds: dict[str, list[float]] = {label: [] for label in rows}
     for image in images:
+        for label, describe in rows.items():
+            describe(image)
+            start = time.perf_counter()
+            views[label].append(describe(image))
+            seconds[label].append(time.perf_counter() - start)
+    runs = {}
+    for label, found in views.items():
         start = time.perf_counter()
-        views.append(describe(image))
-        seconds.append(time.perf_counter() - start)
-    start = time.perf_counter()
-    path = run_odometry(zip(views[::2], views[1::2], strict=True), stereo)
-    return path, seconds, time.perf_counter() - start
+        path = run_odometry(zip(found[::2], found[1::2], strict=True), stereo)
+        runs[label] = Run(path, seconds[label], time.perf_counter() - start)
+    return runs
 
 
 def _on_orb_keypoints(descriptor: Descriptor, *, subpixel: bool = True) -> Describe:
@@ -147,16 +166,17 @@ def rows_of(names: Sequence[str], model: str) -> Iterator[tuple[str, Describe]]:
 
 def summarise(
     label: str,
-    run: tuple[Path3D, list[float], float],
+    run: Run,
     truth: NDArray[np.float64],
     orb_inliers: float | None,
 ) -> Result:
     """The figures of one row; ``orb_inliers`` is ORB's mean, if it ran."""
-    path, seconds, rest = run
+    path = run.path
     poses = np.stack(path.poses)
     translation, rotation = relative_errors(poses, truth)
     distance = np.linalg.norm(aligned(poses, truth) - truth[:, :3, 3], axis=1)
     inliers = float(np.mean(path.inliers))
+    extraction = float(np.median(run.extraction))
     return Result(
         row=label,
         inliers=inliers,
@@ -166,8 +186,8 @@ def summarise(
         ate_metres=float(np.sqrt((distance**2).mean())),
         track_frames=float(np.mean(path.track_lengths)),
         lost_frames=path.lost,
-        extraction_ms=1e3 * float(np.median(seconds)),
-        frames_per_second=1 / (2 * float(np.median(seconds)) + rest / len(poses)),
+        extraction_ms=1e3 * extraction,
+        frames_per_second=1 / (2 * extraction + run.rest / len(poses)),
     )
 
 
@@ -224,12 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     stereo, truth, files = read_kitti(data_folder() / "kitti_seq1")
     images = [to_gray(read_image(path)) for pair in files for path in pair]
-    runs = {
-        label: run_row(images, describe, stereo)
-        for label, describe in rows_of(options.rows, options.model)
-    }
+    runs = follow(images, dict(rows_of(options.rows, options.model)), stereo)
     base, _ = ROWS[BASE]
-    orb = float(np.mean(runs[base][0].inliers)) if base in runs else None
+    orb = float(np.mean(runs[base].path.inliers)) if base in runs else None
     results = [summarise(label, run, truth, orb) for label, run in runs.items()]
     text = table(results)
     print(markdown(text["header"], text["rows"]))
@@ -238,11 +255,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_results(
             "vo_kitti",
             [asdict(result) for result in results],
-            libraries=("opencv-python", "opencv-contrib-python", "torch"),
+            libraries=("torch",),
             settings=settings,
             table=text,
         )
-        plot(RESULTS / "vo_kitti.png", {label: run[0] for label, run in runs.items()}, truth)
+        plot(RESULTS / "vo_kitti.png", {label: run.path for label, run in runs.items()}, truth)
         print(f"wrote {path} and vo_kitti.png beside it", file=sys.stderr)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 import cv2
 import pytest
 
+pytest_plugins = ["pair_sets"]  # its fixtures
+
 
 @pytest.fixture
 def opencv_threads() -> Iterator[Callable[[int], None]]:

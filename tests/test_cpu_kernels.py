@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,14 @@ def build(compiler, out, *flags):
         pytest.skip(f"no {compiler}")
     warnings = ["-Wall", "-Wextra", "-Werror"]
     command = [compiler, "-std=c++17", *warnings, *flags, f"-I{ROOT / 'cuda_ext'}", "-pthread"]
-    done = subprocess.run([*command, *SOURCES, DRIVER, "-o", out], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    objects = [out.with_name(f"{Path(source).stem}.o") for source in (*SOURCES, DRIVER)]
+
+    def compile_one(source, target):
+        run(*command, "-c", source, "-o", target)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, (*SOURCES, DRIVER), objects))
+    run(*command, *objects, "-o", out)
     return out
 
 

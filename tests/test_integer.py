@@ -30,8 +30,8 @@ from bindesc.weights import golden_patches, load_model, read_model, save_model
 SHAPES = [
     CompactConfig(channels=(16, 16), strides=(2, 2), bits=64),
     CompactConfig(channels=(32, 48, 64, 96), strides=(2, 2, 1, 2)),
-    CompactConfig(channels=(24, 80, 112), strides=(1, 2, 2), bits=128),
-    CompactConfig(channels=(8, 16, 40), strides=(2, 1, 2), bits=32),
+    CompactConfig(channels=(24, 80, 112), strides=(2, 2, 2), bits=128),
+    CompactConfig(channels=(8, 16, 40), strides=(1, 2, 2), bits=32),
     CompactConfig(channels=(16, 32, 32), strides=(2, 2, 1), bits=64, log_polar=True),
 ]
 

@@ -62,6 +62,27 @@ def test_a_perfect_path_is_found() -> None:
     assert rotation.max() < 0.002
 
 
+def test_descriptors_take_turns_on_each_image() -> None:
+    truth = true_poses(3)
+    views = [view for pair in seen(truth) for view in pair]
+    images = [np.array([[number]], np.uint8) for number in range(len(views))]
+    calls = []
+
+    def describe(name: str) -> vo_kitti.Describe:
+        def call(image: np.ndarray) -> View:
+            calls.append((image.item(), name))
+            return views[image.item()]
+
+        return call
+
+    runs = vo_kitti.follow(images, {name: describe(name) for name in "ab"}, STEREO)
+    assert calls == [(number, name) for number in range(6) for name in "aabb"]
+    for name in "ab":
+        np.testing.assert_allclose(np.stack(runs[name].path.poses), truth, atol=1e-4)
+        assert len(runs[name].extraction) == 6
+        assert min(*runs[name].extraction, runs[name].rest) > 0
+
+
 def test_triangulation_needs_the_same_row_and_a_disparity() -> None:
     left, right = seen(true_poses(1))[0]
     right.xy[0, 1] += 5
