@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import cv2
 import pytest
 
-pytest_plugins = ["pair_sets"]  # its fixtures
+pytest.register_assert_rewrite("pair_sets")  # before the files that use its fixtures import it
 
 
 @pytest.fixture

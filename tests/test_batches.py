@@ -7,6 +7,8 @@ from bindesc.patches import PatchCutter
 from bindesc.training.metric import PatchSource, draw_batch, split_groups
 from bindesc.training.pairs import open_pairs
 
+pytest_plugins = ["pair_sets"]
+
 
 def test_photos_are_split_as_a_whole(pairs):
     data = open_pairs(pairs)

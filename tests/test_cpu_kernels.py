@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from bindesc.threads import in_parallel
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(map(str, (ROOT / "cuda_ext").glob("cpu_*.cpp")))
@@ -20,14 +20,13 @@ def build(compiler, out, *flags):
         pytest.skip(f"no {compiler}")
     warnings = ["-Wall", "-Wextra", "-Werror"]
     command = [compiler, "-std=c++17", *warnings, *flags, f"-I{ROOT / 'cuda_ext'}", "-pthread"]
-    objects = [out.with_name(f"{Path(source).stem}.o") for source in (*SOURCES, DRIVER)]
 
-    def compile_one(source, target):
+    def compiled(source):
+        target = out.with_name(f"{Path(source).stem}.o")
         run(*command, "-c", source, "-o", target)
+        return target
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_one, (*SOURCES, DRIVER), objects))
-    run(*command, *objects, "-o", out)
+    run(*command, *in_parallel(compiled, [*SOURCES, DRIVER]), "-o", out)
     return out
 
 

@@ -19,6 +19,8 @@ from bindesc.training.noise import FrameNoise
 from bindesc.training.pairs import build_pairs, open_pairs
 from bindesc.training.patch_images import open_patches
 
+pytest_plugins = ["pair_sets"]
+
 
 def test_a_set_has_pairs_that_look_alike(pairs):
     data = open_pairs(pairs)

@@ -32,6 +32,8 @@ from bindesc.training.precision import autocast
 from bindesc.training.run import CHECKPOINT, CURVES, LOG, read_log
 from bindesc.weights import WeightsError, golden_patches, load_model, save_model
 
+pytest_plugins = ["pair_sets"]
+
 
 @pytest.mark.parametrize("places", ["three", "one"])
 def test_the_loss_of_matches_is_learnt(pairs, tmp_path, places):
