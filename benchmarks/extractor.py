@@ -1,6 +1,8 @@
 """Time of describing a 640x480 photo: bindesc against cv2.ORB, and where the time goes.
 
-Every shipped compact model is timed, and the default one also as torch runs it in floating point.
+A keypoint's patch is cut, adapted and described in one pass; what each of these takes by itself,
+with arrays between them, is the rows "alone". Every shipped compact model is timed, and the default
+one also as torch runs it in floating point.
 Run ``python -m benchmarks.extractor --save``. kornia's networks have random weights here; only
 their time counts.
 """
@@ -60,7 +62,8 @@ def run(nfeatures: int) -> dict[str, Any]:
     count = len(keypoints)
     xy, size, angle, _ = to_arrays(keypoints)
     scale = SCALE_FACTORS["orb"] * runtime.support
-    cut = partial(runtime.cut, gray, xy, size, angle, scale=scale)
+    points = gray, xy, size, angle
+    cut = partial(runtime.cut, *points, scale=scale)
     patches, _ = cut()
     adapted, _ = runtime.adapt(patches)
     codes = _shape(count, 32)
@@ -75,11 +78,13 @@ def run(nfeatures: int) -> dict[str, Any]:
         "cv2.ORB detectAndCompute": Contender(lambda: orb.detectAndCompute(gray, None), codes),
         "bindesc detectAndCompute": Contender(lambda: default.detectAndCompute(gray, None), codes),
         "of which detection": Contender(lambda: default.detect(gray), _anything),
-        "of which patches": Contender(cut, _anything),
-        "of which network": Contender(partial(runtime.encode, adapted), codes),
+        "of which description": Contender(
+            partial(runtime.describe_keypoints, *points, scale=scale), _anything
+        ),
+        "patches alone": Contender(cut, _anything),
+        "orientation alone": Contender(partial(runtime.adapt, patches), _anything),
+        "network alone": Contender(partial(runtime.encode, adapted), codes),
     }
-    if runtime.adapts:
-        contenders["of which orientation"] = Contender(partial(runtime.adapt, patches), _anything)
     contenders[BATCHED] = Contender(lambda: default.extract_batch(batch), check_batch)
     for name in list_models():
         if name != DEFAULT_MODEL and read_model(name)[0].architecture == "compact":

@@ -96,5 +96,15 @@ def sample_log_polar(
 ) -> NDArray[np.uint8]:
     """(N, RINGS, DIRECTIONS) of log_polar: patches at affine (N, 2, 3), of the unit circle."""
 
+def describe_log_polar(
+    network: Network,
+    orientation: Network | None,
+    levels: Sequence[NDArray[np.uint8]],
+    affine: NDArray[np.float32],
+    upright: NDArray[np.bool_],
+    threads: int,
+) -> _Codes:
+    """What sample_log_polar, adapt (if there is an orientation network) and describe make."""
+
 def log_polar_levels(affine: NDArray[np.float32]) -> int:
     """How many levels of a pyramid they can make use of."""

@@ -196,9 +196,7 @@ class BinDesc:
     def extract_batch(
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
-        """Detect and describe several images of any sizes, with one run of the network.
-
-        Keypoints are found in several images at a time if the detector is of a kind that can.
+        """Detect and describe images of any sizes, several at a time if the detector can do that.
 
         Raises:
             ImageError: one of ``images`` or ``masks`` cannot be used; the text says which.
@@ -208,27 +206,18 @@ class BinDesc:
             return []
         all_masks = _as_many(masks, images, "masks")
 
-        def find(i: int) -> tuple[Any, Any, Any, Any]:
+        def features(i: int) -> Features:
             index = f"s[{i}]" if len(images) > 1 else ""  # errors speak of image, or of images[i]
             gray = to_gray(images[i], "image" + index)
             mask = check_mask(all_masks[i], gray, "mask" + index)
             arrays = to_arrays(self._detect(gray, mask))
-            return gray.shape, arrays, *self._cut(gray, *arrays[:3])
+            codes, kept = self._describe(gray, *arrays[:3])
+            xy, size, angle, response = (array[kept] for array in arrays)
+            return Features(xy, size, angle, response, codes, gray.shape[::-1])
 
         # Others crash in several threads, such as cv2.MSER.
         known = isinstance(self._detector, cv2.Feature2D) and detector_name(self._detector)
-        found = list((in_parallel if known else map)(find, range(len(images))))
-        upright = np.concatenate([arrays[2][kept] < 0 for _, arrays, _, kept in found])
-        patches = np.concatenate([patches for _, _, patches, _ in found])
-        codes = self._runtime.codes(patches, upright)
-        ends = np.cumsum([len(patches) for _, _, patches, _ in found])
-        features = []
-        for ((height, width), arrays, _, kept), part in zip(
-            found, np.split(codes, ends[:-1]), strict=True
-        ):
-            xy, size, angle, response = (array[kept] for array in arrays)
-            features.append(Features(xy, size, angle, response, part, (width, height)))
-        return features
+        return list((in_parallel if known else map)(features, range(len(images))))
 
     def describe(self, patches: ArrayLike) -> NDArray[np.uint8]:
         """Square grey patches to ``(N, descriptorSize())`` uint8 codes.
@@ -273,8 +262,7 @@ class BinDesc:
         # The detector's own, as settings may ask for patches that are small on purpose.
         scale = SCALE_FACTORS[name] if name else self.settings.scale_factor
         size[size * scale < _LEAST_SIDE] = _USUAL_SIDE / scale
-        patches, kept = self._cut(to_gray(image), xy, size, angle)
-        codes = self._runtime.codes(patches, angle[kept] < 0)
+        codes, kept = self._describe(to_gray(image), xy, size, angle)
         if len(kept) < len(keypoints):
             keypoints = tuple(keypoints[i] for i in kept)
         return keypoints, codes if len(codes) else None
@@ -370,15 +358,16 @@ class BinDesc:
             subpixel=self.settings.subpixel,
         )
 
-    def _cut(
+    def _describe(
         self,
         gray: NDArray[np.uint8],
         xy: NDArray[np.float32],
         size: NDArray[np.float32],
         angle: NDArray[np.float32],
     ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-        border = self.settings.border
-        return self._runtime.cut(gray, xy, size, angle, scale=self._scale, border=border)
+        return self._runtime.describe_keypoints(
+            gray, xy, size, angle, scale=self._scale, border=self.settings.border
+        )
 
 
 def _own_limit(detector: Any) -> int:

@@ -133,11 +133,29 @@ class PatchCutter:
         Returns:
             ``(K, RINGS, DIRECTIONS)`` uint8, and ``(K,)`` the indices of the keypoints.
         """
-        circle = _sampling(xy, size, angle, scale, 2)  # its radius is half a side
+        levels, circles, kept = self.circles(xy, size, angle, scale=scale, border=border)
+        return _cpu.sample_log_polar(levels, circles, default_threads()), kept
+
+    def circles(
+        self,
+        xy: NDArray[np.float32],
+        size: NDArray[np.float32],
+        angle: NDArray[np.float32],
+        *,
+        scale: float = 1.0,
+        border: Literal["pad", "drop"] = "pad",
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.intp]]:
+        """Where :meth:`cut_log_polar` cuts.
+
+        Returns:
+            The levels of the pyramid; ``(K, 2, 3)``, what takes (x, y, 1) of the unit circle, which
+            becomes the last ring, to the image; and ``(K,)`` the indices of the keypoints.
+        """
+        circles = _sampling(xy, size, angle, scale, 2)  # the radius is half a side
         shape = self._levels[0].shape
-        circle, kept = _drop_outside(circle, border, lambda: _circle_inside(circle, shape))
-        self._make_levels(min(_cpu.log_polar_levels(circle), 1 + self._highest))
-        return _cpu.sample_log_polar(self._levels, circle, default_threads()), kept
+        circles, kept = _drop_outside(circles, border, lambda: _circle_inside(circles, shape))
+        self._make_levels(min(_cpu.log_polar_levels(circles), 1 + self._highest))
+        return self._levels, circles, kept
 
     @property
     def _highest(self) -> int:

@@ -37,6 +37,10 @@ _Describe = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 _Adapt = Callable[
     [NDArray[np.uint8], NDArray[np.bool_]], tuple[NDArray[np.uint8], NDArray[np.int32]]
 ]
+# Levels of a pyramid, circles in them, and which are upright.
+_InOnePass = Callable[
+    [list[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.bool_]], NDArray[np.uint8]
+]
 
 
 class Runtime:
@@ -75,18 +79,23 @@ class Runtime:
     def _prepare(
         self, model: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], device: str
     ) -> None:
-        layers = from_tensors(tensors)
+        layers, orientation = from_tensors(tensors), from_tensors(tensors, ORIENTATION)
+        if orientation and not orientation[0].circular:
+            raise WeightsError(f"{model}: its orientation is that of an older version; train anew")
+        self._adapt: _Adapt | None = None
+        self._in_one_pass: _InOnePass | None = None
         if not layers:
             self._describe = _in_floats(restore_network(model, self.manifest, tensors), device)
         elif device == "cpu":
-            self._describe = _in_the_core(layers)
+            core = _core_network(layers)
+            orienter = _core_network(orientation) if orientation else None
+            self._describe = _in_the_core(core)
+            self._adapt = _adapting_in_the_core(orienter) if orienter else None
+            self._in_one_pass = _in_one_pass(core, orienter) if self.log_polar else None
         else:
             network = _on_device(layers, device)
             self._describe = lambda patches: pack_bits(network(patches) >= 0)
-        orientation = from_tensors(tensors, ORIENTATION)
-        if orientation and not orientation[0].circular:
-            raise WeightsError(f"{model}: its orientation is that of an older version; train anew")
-        self._adapt = _adapting(orientation, device) if orientation else None
+            self._adapt = _adapting_on_device(orientation, device) if orientation else None
 
     @property
     def descriptor_bytes(self) -> int:
@@ -118,6 +127,30 @@ class Runtime:
                 "which describes whole images and not keypoints"
             )
         return float(self.manifest.config["support"]) * self.manifest.reach
+
+    def describe_keypoints(
+        self,
+        gray: NDArray[np.uint8],
+        xy: NDArray[np.float32],
+        size: NDArray[np.float32],
+        angle: NDArray[np.float32],
+        *,
+        scale: float,
+        border: Literal["pad", "drop"] = "pad",
+    ) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+        """The codes of keypoints: what :meth:`cut` and then :meth:`codes` make of them.
+
+        The core does it in one pass, a few keypoints at a time, and holds no array of patches.
+
+        Returns:
+            ``(K, descriptor_bytes)`` uint8, and ``(K,)`` the indices of the keypoints.
+        """
+        if self._in_one_pass is None:
+            patches, kept = self.cut(gray, xy, size, angle, scale=scale, border=border)
+            return self.codes(patches, angle[kept] < 0), kept
+        cutter = PatchCutter(gray)
+        levels, circles, kept = cutter.circles(xy, size, angle, scale=scale, border=border)
+        return self._in_one_pass(levels, circles, angle[kept] < 0), kept
 
     def cut(
         self,
@@ -225,15 +258,21 @@ def _core_network(layers: list[IntegerLayer]) -> _cpu.Network:
     )
 
 
-def _in_the_core(layers: list[IntegerLayer]) -> _Describe:
-    network = _core_network(layers)
+def _in_the_core(network: _cpu.Network) -> _Describe:
     return lambda patches: network.describe(patches, default_threads())
 
 
-def _adapting(layers: list[IntegerLayer], device: str) -> _Adapt:
-    if device == "cpu":
-        core = _core_network(layers)
-        return lambda patches, upright: core.adapt(patches, upright, default_threads())
+def _adapting_in_the_core(network: _cpu.Network) -> _Adapt:
+    return lambda patches, upright: network.adapt(patches, upright, default_threads())
+
+
+def _in_one_pass(network: _cpu.Network, orientation: _cpu.Network | None) -> _InOnePass:
+    return lambda levels, circles, upright: _cpu.describe_log_polar(
+        network, orientation, levels, circles, upright, default_threads()
+    )
+
+
+def _adapting_on_device(layers: list[IntegerLayer], device: str) -> _Adapt:
     network = _on_device(layers, device)
 
     def adapt(

@@ -17,6 +17,7 @@
 
 #include "cpu_corners.h"
 #include "cpu_database.h"
+#include "cpu_describe.h"
 #include "cpu_log_polar.h"
 #include "cpu_network.h"
 #include "cpu_orient.h"
@@ -329,12 +330,16 @@ Array<int32_t, 2> py_activations(const Network& network, const PatchArray& patch
 
 using FlagArray = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+void check_orientation(const Network& network) {
+  if (network.side() != kRings / 2 || !network.round()) {
+    throw std::invalid_argument("orientation: not an orientation network");
+  }
+}
+
 nb::tuple py_adapt(const Network& network, const PatchArray& patches, const FlagArray& upright,
                   int threads) {
   const size_t rows = patches.shape(0);
-  if (network.side() != kRings / 2 || !network.round()) {
-    throw std::invalid_argument("adapt: not an orientation network");
-  }
+  check_orientation(network);
   if (patches.shape(1) != kRings || patches.shape(2) != kDirections) {
     throw std::invalid_argument("patches: expected (N, 32, 32)");
   }
@@ -364,6 +369,29 @@ Array<uint8_t, 2> py_describe(const Network& network, const PatchArray& patches,
                  codes.data() + first * static_cast<int64_t>(bytes));
     };
     return network.run(kernel, patches.data(), static_cast<int64_t>(rows), threads, stop, pack);
+  });
+  return to_array<uint8_t, 2>(std::move(codes), {rows, bytes});
+}
+
+Array<uint8_t, 2> py_describe_log_polar(const Network& network, const Network* orientation,
+                                        const std::vector<ImageArray>& levels,
+                                        const AffineArray& affine, const FlagArray& upright,
+                                        int threads) {
+  if (network.side() != kRings || !network.round()) {
+    throw std::invalid_argument("network: not of log-polar patches");
+  }
+  if (orientation) check_orientation(*orientation);
+  const size_t rows = affine.shape(0), bytes = static_cast<size_t>(network.outputs() / 8);
+  const auto count = static_cast<int64_t>(rows);
+  check_range("upright: the length", static_cast<int64_t>(upright.shape(0)), count, count);
+  check_range("threads", threads, 1, INT32_MAX);
+  check_range("levels: the length", static_cast<int64_t>(levels.size()), 1, INT32_MAX);
+  const std::vector<Image> images = to_images(levels);
+  const Kernel& kernel = choose_kernel();
+  std::vector<uint8_t> codes(rows * bytes);
+  without_gil([&](Stop& stop) {
+    return describe_log_polar(kernel, {&network, orientation}, images, {affine.data(), count},
+                              upright.data(), threads, stop, codes.data());
   });
   return to_array<uint8_t, 2>(std::move(codes), {rows, bytes});
 }
@@ -427,6 +455,11 @@ NB_MODULE(_cpu, m) {
   m.def("sample_log_polar", &py_sample_log_polar, nb::arg("levels").noconvert(),
         nb::arg("affine").noconvert(), nb::arg("threads"),
         "The patches of log_polar: (N, rings, directions) uint8 from the levels of a pyramid.");
+  m.def("describe_log_polar", &py_describe_log_polar, nb::arg("network"),
+        nb::arg("orientation").none(), nb::arg("levels").noconvert(), nb::arg("affine").noconvert(),
+        nb::arg("upright").noconvert(), nb::arg("threads"),
+        "What sample_log_polar, adapt (if there is an orientation network) and describe make: "
+        "(N, outputs / 8) uint8.");
   m.def("log_polar_levels", &py_log_polar_levels, nb::arg("affine").noconvert(),
         "How many levels the patches at affine (N, 2, 3) can make use of.");
 }

@@ -133,11 +133,16 @@ int log_polar_levels(const float* affine) {
   return 1 + first_level(affine) + pattern().level.back();
 }
 
+void sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels, const float* affine,
+                      uint8_t* out) {
+  Rings(affine).sample(kernel, levels, out);
+}
+
 bool sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels,
                       const LogPolarPlaces& places, int threads, Stop& stop, uint8_t* out) {
   return for_patches(places.count, threads, stop, [&](int64_t first, int64_t end) {
     for (int64_t i = first; i < end; ++i) {
-      Rings(places.affine + 6 * i).sample(kernel, levels, out + i * kRings * kDirections);
+      sample_log_polar(kernel, levels, places.affine + 6 * i, out + i * kRings * kDirections);
     }
   });
 }

@@ -29,10 +29,14 @@ struct LogPolarPlaces {
 // How many levels the patch at `affine` can make use of.
 int log_polar_levels(const float* affine);
 
-// Writes [count][kRings][kDirections] samples, the first of a ring in the direction of
+// Writes kRings x kDirections samples of the patch at `affine`, the first of a ring in the direction of
 // -pi (1 - 1 / kDirections). A pixel i of a level is centred on pixel 2 i of the one before. Outside
 // of its level an image is mirrored, without repeating the outermost pixel. There must be a level,
-// and every image must have pixels. False if stopped.
+// and every image must have pixels.
+void sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels, const float* affine,
+                      uint8_t* out);
+
+// The same of all places, [count][kRings][kDirections], on several threads. False if stopped.
 bool sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels,
                       const LogPolarPlaces& places, int threads, Stop& stop, uint8_t* out);
 

@@ -11,7 +11,6 @@
 namespace bindesc {
 namespace {
 
-constexpr int kGroupSize = kPixelRows * kPixelRun;   // patches whose last layer is done together
 constexpr int kSides[] = {16, 32};                   // of a patch; its variance stays exact
 constexpr float kHighestMultiplier = 128;            // its product with a sum fits 32 bits
 
@@ -54,23 +53,20 @@ bool products_fit(const std::vector<int8_t>& weights, int steps) {
 
 }  // namespace
 
-// The buffers of one thread.
-struct Network::Maps {
+struct Network::Worker::Maps {
   Aligned<uint8_t> input;
   std::vector<Aligned<uint8_t>> maps;  // the output of each layer but the last
   std::vector<int32_t> sums;           // of the last
-  std::vector<uint8_t> buffer;         // for what Input makes
 
   explicit Maps(const Network& network)
-      : sums(static_cast<size_t>(kGroupSize * network.outputs())),
-        buffer(static_cast<size_t>(kGroupSize * network.side_ * network.side_)) {
+      : sums(static_cast<size_t>(kTogether * network.outputs())) {
     const int with_border = network.side_ + 2;
     const int64_t input_bytes = with_border * with_border + 4;  // a window's last word reaches over
     input = make_aligned<uint8_t>(input_bytes);
     std::memset(input.get(), kInputZero, static_cast<size_t>(input_bytes));
     for (size_t i = 0; i + 1 < network.layers_.size(); ++i) {
       const bool last_map = i + 2 == network.layers_.size();
-      const int64_t bytes = network.layers_[i].map_bytes() * (last_map ? kGroupSize : 1);
+      const int64_t bytes = network.layers_[i].map_bytes() * (last_map ? kTogether : 1);
       maps.push_back(make_aligned<uint8_t>(bytes));
       std::memset(maps.back().get(), 0, static_cast<size_t>(bytes));
     }
@@ -128,7 +124,7 @@ Network::Layer::Layer(const LayerSpec& spec, int side, bool last, bool bordered_
     in = y * spec.stride * row_stride_ + x * in_step_;
     out = (int64_t{y + border} * out_side + x + border) * channels_;
   };
-  for (int pixel = 0; pixel < side_ * side_; pixel += kGroupSize) {
+  for (int pixel = 0; pixel < side_ * side_; pixel += kTogether) {
     PixelGroup group;
     at(pixel, group.in[0], group.out[0]);
     at(pixel + kPixelRun, group.in[1], group.out[1]);
@@ -192,49 +188,41 @@ Network::Network(const std::vector<LayerSpec>& specs, float input_scale, bool ro
   }
 }
 
-void Network::run_group(const Kernel& kernel, const uint8_t* patches, int count,
-                        Maps& maps) const {
-  const size_t before = layers_.size() - 1;
+Network::Worker::Worker(const Network& network)
+    : network_(&network), maps_(std::make_unique<Maps>(network)) {}
+Network::Worker::~Worker() = default;
+Network::Worker::Worker(Worker&&) noexcept = default;
+
+const int32_t* Network::Worker::run(const Kernel& kernel, const uint8_t* patches, int count) {
+  const std::vector<Layer>& layers = network_->layers_;
+  const int side = network_->side_;
+  const size_t before = layers.size() - 1;
   for (int p = 0; p < count; ++p) {
-    kernel.normalise(patches + p * side_ * side_, side_, input_scale_, maps.input.get());
-    if (round_) wrap<1>(maps.input.get(), side_, 1);
-    const uint8_t* in = maps.input.get();
+    kernel.normalise(patches + p * side * side, side, network_->input_scale_, maps_->input.get());
+    if (network_->round_) wrap<1>(maps_->input.get(), side, 1);
+    const uint8_t* in = maps_->input.get();
     for (size_t i = 0; i < before; ++i) {
-      uint8_t* map = maps.maps[i].get();
-      if (i + 1 == before) map += p * layers_[i].map_bytes();
-      kernel.convolve(layers_[i].convolution(), layers_[i].pixels(), in, map);
-      if (round_ && i + 1 < before) {
-        wrap<kChannelBlock>(map, layers_[i].side(), layers_[i].channels());
+      uint8_t* map = maps_->maps[i].get();
+      if (i + 1 == before) map += p * layers[i].map_bytes();
+      kernel.convolve(layers[i].convolution(), layers[i].pixels(), in, map);
+      if (network_->round_ && i + 1 < before) {
+        wrap<kChannelBlock>(map, layers[i].side(), layers[i].channels());
       }
       in = map;
     }
   }
-  kernel.convolve(layers_[before].convolution(), layers_[before].pixels(),
-                  maps.maps[before - 1].get(), maps.sums.data());
+  kernel.convolve(layers[before].convolution(), layers[before].pixels(),
+                  maps_->maps[before - 1].get(), maps_->sums.data());
+  return maps_->sums.data();
 }
 
 bool Network::run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads,
                   Stop& stop, const Output& output) const {
-  const auto stored = [&](int64_t first, int, uint8_t*) {
-    return patches + first * side_ * side_;
-  };
-  return run(kernel, Input(stored), count, threads, stop, output);
-}
-
-bool Network::run(const Kernel& kernel, const Input& input, int64_t count, int threads, Stop& stop,
-                  const Output& output) const {
-  const int64_t tasks = (count + kGroupSize - 1) / kGroupSize;
-  threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tasks)));
-  std::vector<std::unique_ptr<Maps>> maps(static_cast<size_t>(threads));
-  const auto task = [&](int64_t index, int worker) {
-    auto& mine = maps[static_cast<size_t>(worker)];
-    if (!mine) mine = std::make_unique<Maps>(*this);
-    const int64_t first = index * kGroupSize;
-    const int some = static_cast<int>(std::min<int64_t>(kGroupSize, count - first));
-    run_group(kernel, input(first, some, mine->buffer.data()), some, *mine);
-    output(first, some, mine->sums.data());
-  };
-  return parallel_for(tasks, threads, stop, task);
+  return parallel_groups<Worker>(
+      count, kTogether, threads, stop, [&] { return Worker(*this); },
+      [&](Worker& worker, int64_t first, int some) {
+        output(first, some, worker.run(kernel, patches + first * side_ * side_, some));
+      });
 }
 
 void pack_signs(const int32_t* sums, int64_t count, int outputs, uint8_t* codes) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "cpu_convolve.h"
@@ -36,18 +37,30 @@ class Network {
   int side() const { return side_; }  // of a patch, as strides and the last window make it
   int outputs() const { return layers_.back().convolution().channels; }
 
+  static constexpr int kTogether = kPixelRows * kPixelRun;  // patches whose last layer is done at once
+
+  // The network on one thread, with the memory that it needs. It refers to the network.
+  class Worker {
+   public:
+    explicit Worker(const Network& network);
+    ~Worker();
+    Worker(Worker&&) noexcept;
+
+    // [count][side][side] patches, kTogether at most, to [count][outputs] sums, good until the next
+    // run.
+    const int32_t* run(const Kernel& kernel, const uint8_t* patches, int count);
+
+   private:
+    struct Maps;
+    const Network* network_;
+    std::unique_ptr<Maps> maps_;
+  };
+
   // What becomes of patches [first, first + count): `sums` is [count][outputs].
   using Output = std::function<void(int64_t first, int count, const int32_t* sums)>;
 
-  // Where patches [first, first + count) stand, [count][side][side]: anywhere, or in `buffer`, which
-  // has room for them.
-  using Input = std::function<const uint8_t*(int64_t first, int count, uint8_t* buffer)>;
-
   // Runs [count][side][side] patches; `output` is called from several threads. False if stopped.
   bool run(const Kernel& kernel, const uint8_t* patches, int64_t count, int threads, Stop& stop,
-           const Output& output) const;
-  // The same of patches that are made as they are needed; `input` is called likewise.
-  bool run(const Kernel& kernel, const Input& input, int64_t count, int threads, Stop& stop,
            const Output& output) const;
 
  private:
@@ -69,9 +82,6 @@ class Network {
     std::vector<PixelGroup> groups_;
     int fit_steps_;
   };
-  struct Maps;
-
-  void run_group(const Kernel& kernel, const uint8_t* patches, int count, Maps& maps) const;
 
   std::vector<Layer> layers_;
   float input_scale_;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cpu_log_polar.h"
+#include "cpu_parallel.h"
 
 namespace bindesc {
 namespace {
@@ -68,29 +69,24 @@ struct Bends {
   }
 };
 
-// 8 x 8 bytes in whole registers: blocks of 4, 2 and 1 change places across the diagonal.
-void transpose_block(const uint8_t* from, int from_row, uint8_t* to, int to_row) {
-  uint64_t rows[8];
-  for (int i = 0; i < 8; ++i) std::memcpy(rows + i, from + i * from_row, 8);
-  constexpr uint64_t kMasks[] = {0x00000000FFFFFFFF, 0x0000FFFF0000FFFF, 0x00FF00FF00FF00FF};
-  for (int step = 4, level = 0; step; step /= 2, ++level) {
-    for (int i = 0; i < 8; ++i) {
-      if (i & step) continue;
-      const uint64_t changed = ((rows[i] >> (8 * step)) ^ rows[i + step]) & kMasks[level];
-      rows[i + step] ^= changed;
-      rows[i] ^= changed << (8 * step);
-    }
+// The first half of a patch's bytes and the second, by turns: the index, y above x in its binary
+// digits, is rotated by one.
+void interleave(const uint8_t* from, uint8_t* to) {
+  for (int i = 0; i < kPatch / 2; ++i) {
+    to[2 * i] = from[i];
+    to[2 * i + 1] = from[i + kPatch / 2];
   }
-  for (int i = 0; i < 8; ++i) std::memcpy(to + i * to_row, rows + i, 8);
 }
 
-template <int kRows, int kColumns>
-void transpose(const uint8_t* from, int from_row, uint8_t* to, int to_row) {
-  for (int y = 0; y < kRows; y += 8) {
-    for (int x = 0; x < kColumns; x += 8) {
-      transpose_block(from + y * from_row + x, from_row, to + x * to_row + y, to_row);
-    }
-  }
+// Five rotations change x and y over. Compilers make each one a few whole-register instructions.
+void transpose(const uint8_t* from, uint8_t* to) {
+  static_assert(kRings == 32 && kDirections == 32);
+  uint8_t other[kPatch];
+  interleave(from, to);
+  interleave(to, other);
+  interleave(other, to);
+  interleave(to, other);
+  interleave(other, to);
 }
 
 // A column's samples lie in a row here, with the first and the last repeated, so that one that comes
@@ -99,9 +95,11 @@ void adapt(const uint8_t* patch, const int32_t* steps, uint8_t* out) {
   static const Bends bends;
   constexpr int kLine = kRings + 2 * kFarthest + 4;  // one is loaded beyond; a multiple of 16
   alignas(32) uint8_t columns[kDirections + 1][kLine];
-  transpose<kRings, kDirections>(patch, kDirections, &columns[0][kFarthest], kLine);
+  uint8_t transposed[kDirections][kRings];
+  transpose(patch, transposed[0]);
   for (int x = 0; x < kDirections; ++x) {
     uint8_t* const column = columns[x];
+    std::memcpy(column + kFarthest, transposed[x], kRings);
     std::memset(column, column[kFarthest], kFarthest);
     std::memset(column + kFarthest + kRings, column[kFarthest + kRings - 1], kFarthest + 4);
   }
@@ -131,25 +129,35 @@ void adapt(const uint8_t* patch, const int32_t* steps, uint8_t* out) {
       adapted[x][i] = static_cast<uint8_t>(total / (kColumnSteps * kRingSteps));
     }
   }
-  transpose<kDirections, kRings>(adapted[0], kRings, out, kDirections);
+  transpose(adapted[0], out);
 }
 
 }  // namespace
 
+Orienter::Orienter(const Network& network)
+    : outputs_(network.outputs()),
+      worker_(network),
+      halves_(static_cast<size_t>(Network::kTogether * kPatch / 4)) {}
+
+void Orienter::run(const Kernel& kernel, const uint8_t* patches, const bool* upright, int count,
+                   uint8_t* out, int32_t* steps) {
+  for (int i = 0; i < count; ++i) halve(patches + i * kPatch, halves_.data() + i * kPatch / 4);
+  const int32_t* sums = worker_.run(kernel, halves_.data(), count);
+  for (int i = 0; i < count; ++i, sums += outputs_, steps += kAdaptationSteps) {
+    adaptation_steps(sums, upright[i], steps);
+    adapt(patches + i * kPatch, steps, out + i * kPatch);
+  }
+}
+
 bool orient(const Kernel& kernel, const Network& network, const uint8_t* patches,
             const bool* upright, int64_t count, int threads, Stop& stop, uint8_t* out,
             int32_t* steps) {
-  const auto halves = [&](int64_t first, int some, uint8_t* buffer) -> const uint8_t* {
-    for (int i = 0; i < some; ++i) halve(patches + (first + i) * kPatch, buffer + i * kPatch / 4);
-    return buffer;
-  };
-  const auto adapt_some = [&](int64_t first, int some, const int32_t* sums) {
-    for (int64_t i = first; i < first + some; ++i, sums += network.outputs()) {
-      adaptation_steps(sums, upright[i], steps + kAdaptationSteps * i);
-      adapt(patches + i * kPatch, steps + kAdaptationSteps * i, out + i * kPatch);
-    }
-  };
-  return network.run(kernel, Network::Input(halves), count, threads, stop, adapt_some);
+  return parallel_groups<Orienter>(
+      count, Network::kTogether, threads, stop, [&] { return Orienter(network); },
+      [&](Orienter& orienter, int64_t first, int some) {
+        orienter.run(kernel, patches + first * kPatch, upright + first, some, out + first * kPatch,
+                     steps + first * kAdaptationSteps);
+      });
 }
 
 }  // namespace bindesc

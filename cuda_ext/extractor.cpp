@@ -6,8 +6,7 @@
 
 #include "bindesc.h"
 #include "cpu_corners.h"
-#include "cpu_log_polar.h"
-#include "cpu_orient.h"
+#include "cpu_describe.h"
 #include "cpu_sample.h"
 #include "model_file.h"
 #include "pyramid.h"
@@ -18,7 +17,7 @@ namespace {
 constexpr double kPi = 3.14159265358979323846;
 constexpr double kLeastSide = 8, kUsualSide = 31;  // pixels, of patches before the support
 constexpr int kCircle = 2;  // the side where a coordinate of 1 lies on the last ring's circle
-constexpr int64_t kChunk = 4096;                   // keypoints whose patches are held at a time
+constexpr int64_t kChunk = 4096;  // keypoints whose patches are held at a time
 
 // [[a, b], [c, d]]
 struct Matrix {
@@ -90,18 +89,33 @@ std::vector<std::array<T, 2>> measured(const GrayImage& image, const std::vector
 struct Extractor::Model {
   ModelFile file;
 
-  // Log-polar patches [count][kRings][kDirections].
-  std::vector<uint8_t> cut_log_polar(const Pyramid& pyramid, const KeyPoint* keypoints,
-                                     int64_t count, double scale, int threads) const {
-    std::vector<float> circle(static_cast<size_t>(6 * count));
-    for (int64_t i = 0; i < count; ++i) {
-      write_affine(keypoints[i], scale, kCircle, circle.data() + 6 * i);
+  void describe(const Pyramid& pyramid, const std::vector<KeyPoint>& keypoints, double scale,
+                int threads, uint8_t* codes) const {
+    if (file.codes->round()) {
+      describe_log_polar(pyramid, keypoints, scale, threads, codes);
+      return;
     }
-    std::vector<uint8_t> patches(static_cast<size_t>(count * kRings * kDirections));
+    const auto count = static_cast<int64_t>(keypoints.size());
+    for (int64_t first = 0; first < count; first += kChunk) {
+      describe_square(pyramid, keypoints.data() + first, std::min(kChunk, count - first), scale,
+                      threads, codes + first * (file.codes->outputs() / 8));
+    }
+  }
+
+ private:
+  void describe_log_polar(const Pyramid& pyramid, const std::vector<KeyPoint>& keypoints,
+                          double scale, int threads, uint8_t* codes) const {
+    const size_t count = keypoints.size();
+    std::vector<float> circles(6 * count);
+    const auto upright = std::make_unique<bool[]>(count);
+    for (size_t i = 0; i < count; ++i) {
+      write_affine(keypoints[i], scale, kCircle, circles.data() + 6 * i);
+      upright[i] = keypoints[i].angle < 0;
+    }
     Stop stop(never);
-    sample_log_polar(choose_kernel(), pyramid.levels(), {circle.data(), count}, threads, stop,
-                     patches.data());
-    return patches;
+    bindesc::describe_log_polar(choose_kernel(), {file.codes.get(), file.orientation.get()},
+                                pyramid.levels(), {circles.data(), static_cast<int64_t>(count)},
+                                upright.get(), threads, stop, codes);
   }
 
   // Square patches [count][kCodeSide][kCodeSide].
@@ -125,24 +139,9 @@ struct Extractor::Model {
     return patches;
   }
 
-  // As the orientation network says.
-  std::vector<uint8_t> adapt(const std::vector<uint8_t>& patches, const KeyPoint* keypoints,
-                             int64_t count, int threads) const {
-    const auto upright = std::make_unique<bool[]>(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) upright[static_cast<size_t>(i)] = keypoints[i].angle < 0;
-    std::vector<uint8_t> adapted(patches.size());
-    std::vector<int32_t> steps(static_cast<size_t>(kAdaptationSteps * count));
-    Stop stop(never);
-    orient(choose_kernel(), *file.orientation, patches.data(), upright.get(), count, threads, stop,
-           adapted.data(), steps.data());
-    return adapted;
-  }
-
-  void describe(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count, double scale,
-                int threads, uint8_t* codes) const {
-    auto patches = file.codes->round() ? cut_log_polar(pyramid, keypoints, count, scale, threads)
-                                       : cut(pyramid, keypoints, count, scale, threads);
-    if (file.orientation) patches = adapt(patches, keypoints, count, threads);
+  void describe_square(const Pyramid& pyramid, const KeyPoint* keypoints, int64_t count,
+                       double scale, int threads, uint8_t* codes) const {
+    const auto patches = cut(pyramid, keypoints, count, scale, threads);
     const int outputs = file.codes->outputs();
     const auto pack = [&](int64_t first, int some, const int32_t* sums) {
       pack_signs(sums, some, outputs, codes + first * (outputs / 8));
@@ -185,12 +184,8 @@ std::vector<uint8_t> Extractor::compute(const GrayImage& image,
     }
   }
   const Pyramid pyramid(image, levels);
-  const auto count = static_cast<int64_t>(sized.size());
-  std::vector<uint8_t> codes(static_cast<size_t>(count * bytes()));
-  for (int64_t first = 0; first < count; first += kChunk) {
-    model_->describe(pyramid, sized.data() + first, std::min(kChunk, count - first), total, threads,
-                     codes.data() + first * bytes());
-  }
+  std::vector<uint8_t> codes(sized.size() * static_cast<size_t>(bytes()));
+  model_->describe(pyramid, sized, total, threads, codes.data());
   return codes;
 }
 

@@ -9,9 +9,11 @@
 #include <tuple>
 
 #include "cpu_corners.h"
+#include "cpu_describe.h"
 #include "cpu_kernels.h"
 #include "cpu_log_polar.h"
 #include "cpu_network.h"
+#include "cpu_orient.h"
 #include "cpu_sample.h"
 #include "cpu_suppression.h"
 #include "hamming.h"
@@ -192,16 +194,15 @@ void check_suppression(std::mt19937& random) {
   }
 }
 
-// A network of random weights, extreme ones among them, on noise and on flat patches, with three
-// threads, against the portable kernel with one.
-void check_network(const Kernel& kernel, bool round, std::mt19937& random) {
-  constexpr int kSide = 16, kChannels[] = {32, 48, 16}, kCount = 21;
+// A network of random weights, extreme ones among them.
+Network random_network(int side, bool round, std::mt19937& random) {
+  constexpr int kChannels[] = {32, 48, 16};
   std::vector<std::vector<int8_t>> weights;
   std::vector<std::vector<int32_t>> bias;
   std::vector<std::vector<float>> multiplier;
   std::vector<LayerSpec> layers;
   for (int i = 0, inputs = 1; i < 3; inputs = kChannels[i++]) {
-    const int channels = kChannels[i], window = i < 2 ? 3 : kSide / 4;
+    const int channels = kChannels[i], window = i < 2 ? 3 : side / 4;
     weights.emplace_back(static_cast<size_t>(channels * window * window * inputs));
     for (int8_t& weight : weights.back()) {
       const unsigned draw = random() % 256;
@@ -213,7 +214,13 @@ void check_network(const Kernel& kernel, bool round, std::mt19937& random) {
     layers.push_back({weights.back().data(), channels, window, window, inputs, 2,
                       bias.back().data(), i < 2 ? multiplier.back().data() : nullptr});
   }
-  const Network network(layers, 32, round);
+  return Network(layers, 32, round);
+}
+
+// On noise and on flat patches, with three threads, against the portable kernel with one.
+void check_network(const Kernel& kernel, bool round, std::mt19937& random) {
+  constexpr int kSide = 16, kCount = 21;
+  const Network network = random_network(kSide, round, random);
   std::vector<uint8_t> patches(kCount * kSide * kSide, 200);
   for (size_t i = kSide * kSide; i < patches.size(); ++i) patches[i] = static_cast<uint8_t>(random());
   const size_t outputs = static_cast<size_t>(network.outputs());
@@ -230,6 +237,42 @@ void check_network(const Kernel& kernel, bool round, std::mt19937& random) {
     return all;
   };
   require(sums(kernel, 3) == sums(kScalar, 1), kernel, "network", kSide, kCount, outputs);
+}
+
+// In one pass, with three threads, against one step after the other.
+void check_describe(const Kernel& kernel, std::mt19937& random) {
+  constexpr int kWidth = 90, kCount = 21, kPatch = kRings * kDirections;
+  std::vector<uint8_t> pixels(kWidth * kWidth);
+  for (uint8_t& pixel : pixels) pixel = static_cast<uint8_t>(random());
+  const std::vector<Image> levels{{pixels.data(), kWidth, kWidth}};
+  std::vector<float> affine;
+  bool upright[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    const auto place = [&] { return static_cast<float>(random() % kWidth); };
+    const float x = place(), y = place();
+    affine.insert(affine.end(), {20, -5, x, 5, 20, y});
+    upright[i] = i % 3 == 0;
+  }
+  const LogPolarPlaces places{affine.data(), kCount};
+  const Network codes = random_network(kRings, true, random);
+  const Network orientation = random_network(kRings / 2, true, random);
+  std::vector<uint8_t> cut(kCount * kPatch), adapted(cut.size());
+  std::vector<int32_t> steps(kCount * kAdaptationSteps);
+  Stop stop([] { return false; });
+  sample_log_polar(kernel, levels, places, 1, stop, cut.data());
+  orient(kernel, orientation, cut.data(), upright, kCount, 1, stop, adapted.data(), steps.data());
+  const int outputs = codes.outputs();
+  for (const bool turns : {false, true}) {
+    std::vector<uint8_t> expected(static_cast<size_t>(kCount * outputs / 8)), found = expected;
+    codes.run(kernel, turns ? adapted.data() : cut.data(), kCount, 1, stop,
+              [&](int64_t first, int some, const int32_t* sums) {
+                pack_signs(sums, some, outputs, expected.data() + first * (outputs / 8));
+              });
+    const bool done =
+        describe_log_polar(kernel, {&codes, turns ? &orientation : nullptr}, levels, places,
+                           upright, 3, stop, found.data());
+    require(done && found == expected, kernel, "one pass", turns, kCount, 0);
+  }
 }
 
 }  // namespace
@@ -256,6 +299,7 @@ int main() {
     for (int side : {1, 15, 32}) check_sampling(kernel, side, random);
     check_log_polar(kernel, random);
     for (bool round : {false, true}) check_network(kernel, round, random);
+    check_describe(kernel, random);
     std::printf("%s ok\n", kernel.name);
   }
 }

@@ -8,6 +8,7 @@ from networks import calibration
 from pictures import textured_gray
 
 import bindesc
+from bindesc import _cpu
 from bindesc.detectors import SCALE_FACTORS, to_arrays
 from bindesc.models.compact import CompactConfig, CompactNet
 from bindesc.models.integer import MOST_STRETCH, ORIENTATION, activations, from_tensors
@@ -22,7 +23,7 @@ from bindesc.orientation import (
     turned,
 )
 from bindesc.patches import PatchCutter
-from bindesc.runtime import Runtime
+from bindesc.runtime import Runtime, _core_network
 from bindesc.weights import WeightsError, read_model, save_model
 
 
@@ -204,15 +205,47 @@ def test_every_way_of_running_adapts_alike(model, device):
 
 
 def test_the_core_refuses_what_does_not_fit(model):
-    core = Runtime(model)._adapt.__closure__[0].cell_contents
+    core = _core_network(from_tensors(read_model(model)[1], ORIENTATION))
     patches, upright = log_polar(count=3), np.zeros(3, bool)
     with pytest.raises(ValueError, match="upright: the length"):
         core.adapt(patches, upright[:2], 1)
     with pytest.raises(ValueError, match=r"patches: expected \(N, 32, 32\)"):
         core.adapt(np.ascontiguousarray(patches[:, ::2]), upright, 1)
-    codes = Runtime("tiny")._describe.__closure__[0].cell_contents
+    codes = _core_network(from_tensors(read_model("tiny")[1]))
     with pytest.raises(ValueError, match="not an orientation network"):
         codes.adapt(patches, upright, 1)
+    network = _core_network(from_tensors(read_model(model)[1]))
+    levels = [np.zeros((9, 9), np.uint8)]
+    circles = np.zeros((3, 2, 3), np.float32)
+    for expected, *arguments in (
+        ("upright: the length", network, core, levels, circles, upright[:2], 1),
+        ("levels: the length", network, core, [], circles, upright, 1),
+        ("threads", network, core, levels, circles, upright, 0),
+        ("not an orientation network", network, network, levels, circles, upright, 1),
+        ("network: not of log-polar patches", core, None, levels, circles, upright, 1),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            _cpu.describe_log_polar(*arguments)
+
+
+@pytest.mark.parametrize("border", ["pad", "drop"])
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_keypoints_are_described_as_step_by_step(model, device, border):
+    image = textured_gray()
+    rng = np.random.default_rng(4)
+    xy = (rng.random((50, 2)) * image.shape[::-1]).astype(np.float32)
+    size, angle = (
+        rng.uniform(low, high, 50).astype(np.float32) for low, high in ((9, 90), (0, 360))
+    )
+    angle[::4] = -1
+    runtime = Runtime(model, device)
+    codes, kept = runtime.describe_keypoints(image, xy, size, angle, scale=1.5, border=border)
+    patches, expected = runtime.cut(image, xy, size, angle, scale=1.5, border=border)
+    assert (kept == expected).all()
+    assert (len(kept) < 50) == (border == "drop")
+    assert (codes == runtime.codes(patches, angle[kept] < 0)).all()
+    codes, kept = runtime.describe_keypoints(image, xy[:0], size[:0], angle[:0], scale=1.5)
+    assert codes.shape == (0, 32) and kept.shape == (0,)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])
