@@ -218,7 +218,7 @@ def test_errors(run, tmp_path, monkeypatch):
         train(images(7), tmp_path / "a", CONFIG)
     with pytest.raises(FileExistsError, match="--resume"):
         train(images(64), run, CONFIG)
-    with pytest.raises(ValueError, match="other options"):
+    with pytest.raises(ValueError, match="another configuration"):
         train(images(64), run, replace(CONFIG, seed=1), resume=True)
     monkeypatch.setattr(
         "bindesc.training.contrastive.normalised_cross_entropy",

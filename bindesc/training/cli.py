@@ -152,9 +152,37 @@ def register(commands: Any) -> None:
         "what it knew of other photos stays (%(default)s)",
     )
     compact.set_defaults(run=_train_compact)
+    _add_orientation(kinds)
     _add_bingan(kinds)
     add_images(kinds)
     add_retrieval(kinds)
+
+
+def _add_orientation(kinds: Any) -> None:
+    orientation = kinds.add_parser(
+        "orientation",
+        help="the orientation network of a compact model, by its own steadier turns",
+        description="Teach a model's orientation network to turn a patch at one look as 16 looks "
+        "together do. Needs no labels; codes and stretches stay as they are.",
+    )
+    orientation.add_argument(
+        "pairs", type=Path, help="folder made by 'bindesc patches build --model'"
+    )
+    add_run_options(
+        orientation, learning_rate=2e-3, initial="name or path of the model (%(default)s)"
+    )
+    orientation.add_argument("--steps", type=at_least(0), default=5000, help="(%(default)s)")
+    orientation.add_argument(
+        "--batch", type=at_least(2), default=1024, help="patches a step (%(default)s)"
+    )
+    orientation.add_argument(
+        "--patches",
+        type=at_least(2),
+        default=120_000,
+        help="most patches of the set to use (%(default)s)",
+    )
+    add_device_option(orientation)
+    orientation.set_defaults(run=_train_orientation, init="compact")
 
 
 def _add_bingan(kinds: Any) -> None:
@@ -311,6 +339,30 @@ def _train_compact(args: argparse.Namespace) -> int:
         config,
         resume=args.resume,
         initial=args.init,
+        device=args.device,
+        command=command_line(),
+    )
+    print_scores(args.out / WEIGHTS, scores)
+    return 0
+
+
+def _train_orientation(args: argparse.Namespace) -> int:
+    from .metric import WEIGHTS
+    from .self_teaching import SelfTeachingConfig, train
+
+    config = SelfTeachingConfig(
+        steps=args.steps,
+        batch=args.batch,
+        patches=args.patches,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+    )
+    scores = train(
+        args.pairs,
+        args.out,
+        config,
+        initial=args.init,
+        resume=args.resume,
         device=args.device,
         command=command_line(),
     )

@@ -145,9 +145,7 @@ def train(
         if initial is not None:
             for network in model.networks:
                 load_weights(network, model_file(initial, network.config.bits))
-        state = run.load() if resume else None
-        if state is not None and state["config"] != asdict(config):
-            raise ValueError("the checkpoint is of other options; give the same")
+        state = run.load(asdict(config)) if resume else None
         descend(
             run,
             model,

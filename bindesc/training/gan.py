@@ -146,11 +146,7 @@ def train(
         gan = Gan(config, device, ranks)
         step = 0
         if resume:
-            state = run.load()
-            if state["config"] != asdict(config):
-                raise ValueError(
-                    "the checkpoint was made with another configuration; give the same options"
-                )
+            state = run.load(asdict(config))
             step = int(state["step"])
             with run.told_as_damaged():
                 gan.restore(state)

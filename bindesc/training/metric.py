@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from operator import ge
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -292,7 +292,7 @@ def train(
             warmup=config.warmup,
             weight_decay=config.weight_decay,
             config=asdict(config),
-            state=_checkpoint(run, config) if resume else None,
+            state=run.load(asdict(config)) if resume else None,
             validate=lambda: validate(model, data, held_out),
         )
         if config.initial_share:
@@ -420,12 +420,3 @@ def _has_all_of(config: CompactConfig, known: CompactConfig) -> bool:
         and len(known.orientation) in (0, len(config.orientation))
         and all(map(ge, config.orientation, known.orientation))
     )
-
-
-def _checkpoint(run: Run, config: MetricConfig) -> dict[str, Any]:
-    state = run.load()
-    if state["config"] != asdict(config):
-        raise ValueError(
-            "the checkpoint was made with another configuration; give the same options"
-        )
-    return state

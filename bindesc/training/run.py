@@ -85,17 +85,22 @@ class Run:
         due = self.stopping or time.monotonic() - self._saved > self._pause
         return self.writes and due
 
-    def load(self) -> dict[str, Any]:
+    def load(self, config: dict[str, Any]) -> dict[str, Any]:
         """The last checkpoint, on the CPU; log lines that came after it are dropped.
 
+        Args:
+            config: what the checkpoint must have been made with.
+
         Raises:
-            ValueError: it is damaged.
+            ValueError: it is damaged, or was made with another configuration.
         """
         path = self.folder / CHECKPOINT
         data = path.read_bytes()  # torch raises OSError for damage too
         with self.told_as_damaged():
             state: dict[str, Any] = torch.load(BytesIO(data), "cpu", weights_only=True)
-            state["step"]
+            state["step"], state["config"]
+        if state["config"] != config:
+            raise ValueError(f"{path}: was made with another configuration; give the same options")
         if not self.writes:
             return state
         kept = [line for line in self.read_log() if line["step"] <= state["step"]]
