@@ -174,7 +174,7 @@ def test_teaching_resumes_bit_for_bit(seen, model, tmp_path, monkeypatch):
         ("wide", "compact", "needs a set that was made with --model"),
     ],
 )
-def test_what_cannot_be_model(given, model, message, request, tmp_path, capsys):
+def test_what_cannot_be_taught(given, model, message, request, tmp_path, capsys):
     path = str(request.getfixturevalue(given))
     command = ["train", "orientation", path, "--init", model, "--out", str(tmp_path / "run")]
     assert main(command) == 2
