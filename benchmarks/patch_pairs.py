@@ -62,7 +62,9 @@ class PatchPairs:
     same: NDArray[np.bool_]
 
 
-def pairs_from_scenes(name: str, scenes: Iterable[Scene], count: int, seed: int = 0) -> PatchPairs:
+def pairs_from_scenes(
+    name: str, scenes: Iterable[Scene], count: int, seed: int = 0, *, draws: int = 1
+) -> PatchPairs:
     """``count`` matching and as many non-matching pairs, drawn evenly from all views.
 
     Args:
@@ -70,6 +72,7 @@ def pairs_from_scenes(name: str, scenes: Iterable[Scene], count: int, seed: int 
         scenes: images with homographies.
         count: of each kind.
         seed: of the noise and of the draw.
+        draws: of the noise of each point, which takes part so often at most.
 
     Raises:
         ValueError: the images have fewer than ``count`` points, or all at one place.
@@ -78,7 +81,7 @@ def pairs_from_scenes(name: str, scenes: Iterable[Scene], count: int, seed: int 
     images: list[NDArray[np.uint8]] = []
     tables = []
     for number, scene in enumerate(scenes):
-        points = _detect(scene.reference)
+        points = np.tile(_detect(scene.reference), (draws, 1))
         reference = len(images)
         images.append(scene.reference)
         for view in scene.views:

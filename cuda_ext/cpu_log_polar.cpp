@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <variant>
 
 #include "cpu_kernels.h"
+#include "cpu_parallel.h"
 #include "cpu_sample_point.h"
 
 namespace bindesc {
@@ -140,11 +142,14 @@ void sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels, co
 
 bool sample_log_polar(const Kernel& kernel, const std::vector<Image>& levels,
                       const LogPolarPlaces& places, int threads, Stop& stop, uint8_t* out) {
-  return for_patches(places.count, threads, stop, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) {
-      sample_log_polar(kernel, levels, places.affine + 6 * i, out + i * kRings * kDirections);
-    }
-  });
+  const auto none = [] { return std::monostate(); };
+  return parallel_groups<std::monostate>(
+      places.count, kTaskPatches, threads, stop, none,
+      [&](std::monostate, int64_t first, int some) {
+        for (int64_t i = first; i < first + some; ++i) {
+          sample_log_polar(kernel, levels, places.affine + 6 * i, out + i * kRings * kDirections);
+        }
+      });
 }
 
 }  // namespace bindesc

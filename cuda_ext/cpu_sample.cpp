@@ -9,8 +9,6 @@
 namespace bindesc {
 namespace {
 
-constexpr int64_t kTaskPatches = 64;       // a thread takes at a time; it takes about 0.1 ms
-
 // The coordinates of one patch's samples; see SampleGrid.
 class Coordinates {
  public:
@@ -82,27 +80,20 @@ class Coordinates {
 
 bool sample_patches(const Kernel& kernel, const std::vector<Image>& levels,
                     const PatchPlaces& places, int threads, Stop& stop, uint8_t* out) {
-  return for_patches(places.count, threads, stop, [&](int64_t first, int64_t end) {
-    Coordinates coordinates(places.side);
-    for (int64_t i = first; i < end; ++i) {
-      const Image& image = levels[static_cast<size_t>(places.level[i])];
-      uint8_t* patch = out + i * places.side * places.side;
-      coordinates.set(places.affine + 6 * i);
-      if (coordinates.inside(image)) {
-        kernel.sample(coordinates.grid(image), patch);
-      } else {
-        coordinates.sample_each(image, patch);
-      }
-    }
-  });
-}
-
-bool for_patches(int64_t count, int threads, Stop& stop,
-                 const std::function<void(int64_t, int64_t)>& some) {
-  const int64_t tasks = (count + kTaskPatches - 1) / kTaskPatches;
-  return parallel_for(tasks, threads, stop, [&](int64_t task, int) {
-    some(task * kTaskPatches, std::min(count, (task + 1) * kTaskPatches));
-  });
+  return parallel_groups<Coordinates>(
+      places.count, kTaskPatches, threads, stop, [&] { return Coordinates(places.side); },
+      [&](Coordinates& coordinates, int64_t first, int some) {
+        for (int64_t i = first; i < first + some; ++i) {
+          const Image& image = levels[static_cast<size_t>(places.level[i])];
+          uint8_t* patch = out + i * places.side * places.side;
+          coordinates.set(places.affine + 6 * i);
+          if (coordinates.inside(image)) {
+            kernel.sample(coordinates.grid(image), patch);
+          } else {
+            coordinates.sample_each(image, patch);
+          }
+        }
+      });
 }
 
 }  // namespace bindesc

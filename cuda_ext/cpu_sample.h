@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "hamming.h"
@@ -14,6 +13,7 @@
 namespace bindesc {
 
 constexpr int kMaxPatchSide = 1024;
+constexpr int kTaskPatches = 64;  // that a thread takes at a time, of any kind; about 0.1 ms
 
 // One level of a pyramid: row-major, without gaps. Not owned.
 struct Image {
@@ -34,9 +34,5 @@ struct PatchPlaces {
 // the outermost pixel. Each level must be valid and every image not empty. False if stopped.
 bool sample_patches(const Kernel& kernel, const std::vector<Image>& levels,
                     const PatchPlaces& places, int threads, Stop& stop, uint8_t* out);
-
-// Calls some(first, end) for parts of [0, count), several at a time; for patches of any kind.
-bool for_patches(int64_t count, int threads, Stop& stop,
-                 const std::function<void(int64_t, int64_t)>& some);
 
 }  // namespace bindesc

@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -66,6 +68,19 @@ def test_noise_moves_both_patches(scene, monkeypatch):
     assert not (noisy.cut(1.25, 32) == noisy.cut(1.0, 32)).all()
     other = pairs_from_scenes("made", [scene], 60, seed=1)
     assert not (other.cut(1.0, 32) == noisy.cut(1.0, 32)).all()
+
+
+def test_each_draw_of_the_noise_brings_the_points_again(scene):
+    with pytest.raises(ValueError, match=r"the images give (\d+) pairs") as error:
+        pairs_from_scenes("made", [scene], 99999)
+    once = int(re.search(r"give (\d+)", str(error.value))[1])
+    with pytest.raises(ValueError, match=r"the images give \d+ pairs"):
+        pairs_from_scenes("made", [scene], once + 1)
+    several = pairs_from_scenes("made", [scene], 2 * once, draws=3)
+    first = several.cut(1.0, 32)[: 2 * once]
+    assert len(np.unique(first, axis=0)) == 2 * once  # no noise is drawn twice
+    gap = np.abs(np.diff(several.cut(1.0, 32)[several.pairs].astype(float), axis=1)).mean((1, 2, 3))
+    assert 8 < np.median(gap[several.same]) < np.median(gap[~several.same])
 
 
 def test_views_take_turns_and_too_few_points_are_an_error(scene):
