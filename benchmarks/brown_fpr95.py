@@ -122,6 +122,14 @@ def score(test: PatchPairs, row: PatchDescriptor) -> tuple[Row, Distances]:
     return scored, distances
 
 
+def oxford_pairs(
+    folder: Path, count: int = PAIRS, seed: int = SEED, draws: int = DRAWS
+) -> PatchPairs:
+    """The test set ``oxford_affine``, of the data in a folder; see :func:`pairs_from_scenes`."""
+    found = (scene for part in OXFORD for scene in scenes(part, folder))
+    return pairs_from_scenes(OXFORD_SET, found, count, seed, draws=draws)
+
+
 def table(rows: Sequence[Row]) -> dict[str, list]:
     """Header and rows of text; a set a column, the bits' use of the first set."""
     sets = list(dict.fromkeys(row.set for row in rows))
@@ -181,9 +189,7 @@ def _tests(options: argparse.Namespace) -> Iterator[PatchPairs]:
         made = scenes_of_photos(folder, options.seed)
         yield pairs_from_scenes(folder.name, made, options.pairs, options.seed, draws=DRAWS)
     if not options.root and not options.photos:
-        folder = data_folder()
-        found = (scene for part in OXFORD for scene in scenes(part, folder))
-        yield pairs_from_scenes(OXFORD_SET, found, options.pairs, options.seed, draws=DRAWS)
+        yield oxford_pairs(data_folder(), options.pairs, options.seed)
 
 
 def _descriptors(options: argparse.Namespace) -> Iterator[PatchDescriptor]:

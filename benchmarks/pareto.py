@@ -24,15 +24,14 @@ from typing import Any
 from bindesc.extractor import DEFAULT_MODEL
 from bindesc.models.compact import multiply_adds
 
-from .brown_fpr95 import OXFORD_SET, SEED, score
+from .brown_fpr95 import oxford_pairs, score
 from .command import command
 from .common import RESULTS, Timing, write_results
-from .datasets import CHOSEN_ON, OXFORD, data_folder, scenes
+from .datasets import CHOSEN_ON, data_folder, scenes
 from .image_matching import choose_descriptors, score_set
 from .pareto_front import Point, draw_front, pareto_front
 from .pareto_networks import Network, Times, read_networks, time_networks
 from .patch_descriptors import model_rows
-from .patch_pairs import pairs_from_scenes
 from .photos import vga_photo
 from .render_tables import markdown
 
@@ -57,8 +56,7 @@ def false_positive_rates(networks: Sequence[Network], folder: Path, pairs: int) 
     """FPR@95 of ``pairs`` pairs of patches of each kind, by label; none of 0 pairs."""
     if not pairs:
         return {}
-    found = (scene for part in OXFORD for scene in scenes(part, folder))
-    test = pairs_from_scenes(OXFORD_SET, found, pairs, SEED)
+    test = oxford_pairs(folder, pairs, draws=1)
     rates = {}
     for network in networks:
         *_, of_squares = model_rows(network.label, network.path)

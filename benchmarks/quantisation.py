@@ -22,11 +22,10 @@ from bindesc.runtime import Runtime
 from bindesc.training.scores import false_positive_rate, pair_distances
 from bindesc.weights import load_model
 
-from .brown_fpr95 import DRAWS, OXFORD_SET, PAIRS, SEED
+from .brown_fpr95 import oxford_pairs
 from .command import command
 from .common import write_results
-from .datasets import OXFORD, data_folder, scenes
-from .patch_pairs import pairs_from_scenes
+from .datasets import data_folder
 from .render_tables import markdown
 
 
@@ -48,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--save", action="store_true", help="write benchmarks/results/quantisation.json"
     )
     options = parser.parse_args(arguments)
-    folder = data_folder()
-    found = (scene for part in OXFORD for scene in scenes(part, folder))
-    test = pairs_from_scenes(OXFORD_SET, found, PAIRS, SEED, draws=DRAWS)
+    test = oxford_pairs(data_folder())
     runtime = Runtime(options.model)
     patches = test.cut(runtime.support, None if runtime.log_polar else PATCH_SIDE)
     patches, _ = runtime.adapt(patches, np.ones(len(patches), bool))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -305,7 +306,7 @@ def _build_phototour(args: argparse.Namespace) -> Summary:
 def _train_compact(args: argparse.Namespace) -> int:
     from ..log_polar import REACH
     from ..models.compact import CompactConfig
-    from .metric import WEIGHTS, MetricConfig, train
+    from .metric import MetricConfig, train
     from .noise import FrameNoise
     from .pairs import open_pairs
 
@@ -333,21 +334,10 @@ def _train_compact(args: argparse.Namespace) -> int:
         initial_share=args.initial_share,
         seed=args.seed,
     )
-    scores = train(
-        args.pairs,
-        args.out,
-        config,
-        resume=args.resume,
-        initial=args.init,
-        device=args.device,
-        command=command_line(),
-    )
-    print_scores(args.out / WEIGHTS, scores)
-    return 0
+    return _train_on_pairs(train, args, config)
 
 
 def _train_orientation(args: argparse.Namespace) -> int:
-    from .metric import WEIGHTS
     from .self_teaching import SelfTeachingConfig, train
 
     config = SelfTeachingConfig(
@@ -357,12 +347,20 @@ def _train_orientation(args: argparse.Namespace) -> int:
         learning_rate=args.learning_rate,
         seed=args.seed,
     )
+    return _train_on_pairs(train, args, config)
+
+
+def _train_on_pairs(
+    train: Callable[..., dict[str, float]], args: argparse.Namespace, config: object
+) -> int:
+    from .metric import WEIGHTS
+
     scores = train(
         args.pairs,
         args.out,
         config,
-        initial=args.init,
         resume=args.resume,
+        initial=args.init,
         device=args.device,
         command=command_line(),
     )

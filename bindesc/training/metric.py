@@ -332,7 +332,7 @@ def calibration_patches(
     The model is left in evaluation mode.
     """
     model.eval()
-    rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
+    rows = data.rows(groups)
     chosen = rows[:: max(2 * len(rows) // _CALIBRATION, 1)]
     patches = torch.from_numpy(data.patches[chosen]).flatten(0, 1)[:, None].float()
     seen = cut_for(model, patches) if data.seen_by is None else patches

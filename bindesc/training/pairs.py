@@ -369,6 +369,10 @@ class PairSet:
     settings: PairSettings
     seen_by: Path | None
 
+    def rows(self, groups: NDArray[np.intp]) -> NDArray[np.int64]:
+        """``(N,)`` int64, all pairs of some groups, one at least."""
+        return np.concatenate([np.arange(self.start[g], self.end[g]) for g in groups])
+
 
 def open_pairs(folder: Path) -> PairSet:
     """Open what :func:`build_pairs` made.

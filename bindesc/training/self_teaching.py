@@ -202,9 +202,8 @@ def draw_patches(
 
 def _choose(data: PairSet, groups: NDArray[np.intp], config: SelfTeachingConfig) -> Tensor:
     """``(N, 1, 32, 32)`` uint8: both patches of pairs drawn at random."""
-    rows = np.concatenate([np.arange(data.start[g], data.end[g]) for g in groups])
     rng = np.random.default_rng([config.seed])
-    chosen = np.sort(rng.permutation(rows)[: max(config.patches // 2, 1)])
+    chosen = np.sort(rng.permutation(data.rows(groups))[: max(config.patches // 2, 1)])
     return torch.from_numpy(data.patches[chosen]).flatten(0, 1)[:, None]
 
 
