@@ -5,8 +5,10 @@ import numpy as np
 import torch
 from pictures import textured_gray
 
-from bindesc.patches import extract_patches
-from bindesc.training.frames import cut, cut_for, turn_frames
+from bindesc.log_polar import REACH
+from bindesc.models.orientation import adapt_patches
+from bindesc.patches import PATCH_SIDE, PatchCutter, extract_patches
+from bindesc.training.frames import cut, cut_again, cut_for, turn_frames
 from bindesc.training.noise import FrameNoise, draw_frames
 
 
@@ -33,6 +35,33 @@ def test_the_upright_frame_is_the_centre():
     wide, expected = wide_and_patch()
     assert (cut(wide, torch.eye(2, 3)[None])[0, 0].numpy() - expected).max() < 1e-2
     assert torch.equal(cut_for(torch.nn.Identity(), wide), wide[..., 12:44, 12:44])
+
+
+def log_polar(xy, size, angle):
+    """A log-polar patch of a smooth picture."""
+    image = cv2.GaussianBlur(textured_gray(240, 320), (0, 0), 3)
+    arrays = np.float32([xy]), np.float32([size]), np.float32([angle])
+    return torch.from_numpy(PatchCutter(image).cut_log_polar(*arrays)[0])[None].float()
+
+
+def test_a_log_polar_patch_holds_those_of_displaced_keypoints():
+    patch = log_polar((160, 120), 60, 0)
+    frame = torch.tensor([[[1.05, 0, 1.5], [0, 1.05, -1.0]]])
+    radians = np.radians(12)
+    frame = turn_frames(frame, torch.tensor([[np.cos(radians), np.sin(radians)]]).float())
+    pixel = 60 / (REACH * PATCH_SIDE)  # a sample of the described patch
+    expected = log_polar((160 + 1.5 * pixel, 120 - pixel), 60 * 1.05, 12)
+    found, inner = cut_again(patch, frame), slice(0, 30)  # the last ring lies beyond the patch
+    error, change = ((other - expected)[0, 0, inner].abs().mean() for other in (found, patch))
+    assert error < 0.15 * change
+    assert error < 2
+
+
+def test_log_polar_patches_that_stay_in_place_are_adapted():
+    patch = log_polar((160, 120), 60, 0)
+    stretch = torch.tensor([[[1.3, 0.2], [-0.1, 0.8]]])
+    found = cut_again(patch, torch.cat([stretch, torch.zeros(1, 2, 1)], 2))
+    torch.testing.assert_close(found, adapt_patches(patch, stretch), atol=0.05, rtol=0)
 
 
 def test_noise_falls_on_its_share_of_the_groups():

@@ -76,16 +76,27 @@ def test_pairs_that_are_matches_for_sure_cost_nothing():
 def test_false_positives_are_a_soft_share():
     rng = np.random.default_rng(0)
     first, second = unit_rows(rng, 20)
-    unrelated = rng.random((20, 20)) < 0.5
-    threshold = np.sort((first * second).sum(1))[2]  # the third of 20 is the 15th percentile
-    beyond = (first @ second.T)[unrelated] - threshold
+    unrelated = (rng.random((20, 20)) < 0.5) & ~np.eye(20, dtype=bool)
+    thresholds = np.sort((first * second).sum(1))[:2]  # the tenth that is farthest apart
+    beyond = (first @ second.T)[unrelated] - thresholds[:, None]
     arguments = [torch.from_numpy(array) for array in (first, second, unrelated)]
     smooth = false_positives(*arguments)
-    assert smooth.item() == pytest.approx((1 / (1 + np.exp(-beyond / 0.08))).mean())
+    assert smooth.item() == pytest.approx((1 / (1 + np.exp(-beyond / 0.06))).mean())
     sharp = false_positives(*arguments, width=1e-6)
     assert sharp.item() == pytest.approx((beyond > 0).mean(), abs=1e-6)
     none = false_positives(*arguments[:2], torch.zeros(20, 20, dtype=torch.bool))
     assert none.item() == 0
+
+
+def test_some_false_positives_stand_for_many():
+    rng = np.random.default_rng(1)
+    first, second = (torch.from_numpy(rows) for rows in unit_rows(rng, 300))
+    unrelated = ~torch.eye(300, dtype=torch.bool)
+    share = false_positives(first, second, unrelated, width=1e-6).item()
+    similarity = first @ second.T
+    thresholds = similarity.diagonal().sort().values[:30, None]
+    near = (similarity[unrelated] > thresholds).double().mean().item()
+    assert share == pytest.approx(near, abs=0.01)
 
 
 def test_the_loss_of_turns_is_its_formula():

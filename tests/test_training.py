@@ -20,6 +20,7 @@ from bindesc.training.blend import blend
 from bindesc.training.metric import (
     WEIGHTS,
     PatchSource,
+    _agreeing_frames,
     _loss,
     _start_from,
     draw_batch,
@@ -59,6 +60,45 @@ def test_the_loss_of_matches_is_learnt(pairs, tmp_path, places):
     least = _loss(model, source, batch, without, 0)
     told = _loss(model, source, batch, config, 0)
     assert (told > least + 1e-4) == (places == "three")  # nothing is unrelated in one place
+
+
+def test_points_that_agree_have_one_angle_and_size():
+    torch.manual_seed(0)
+    linear = torch.eye(2) * 1.3 + 0.4 * torch.randn(50, 2, 2)
+    linear[torch.linalg.det(linear) < 0.2] = torch.tensor([[0.0, -2.0], [2.0, 0.0]])
+    maps = torch.eye(2) + 0.2 * torch.randn(100, 2, 2)
+    errors = torch.eye(2, 3).repeat(100, 1, 1)
+    agreeing = _agreeing_frames(maps, linear, errors)
+    assert torch.equal(agreeing[:50, :, :2], maps[:50])
+    # What is left between the two views is a stretch: symmetric, and of determinant 1.
+    left = torch.linalg.solve(agreeing[50:, :, :2], linear @ maps[:50])
+    torch.testing.assert_close(left, left.mT, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.linalg.det(left), torch.ones(50))
+    assert (left.diagonal(dim1=1, dim2=2) > 0).all()
+    errors = torch.randn(100, 2, 3)
+    moved = _agreeing_frames(maps, linear, errors)
+    torch.testing.assert_close(moved[:, :, :2], agreeing[:, :, :2] @ errors[:, :, :2])
+    assert torch.equal(moved[:, :, 2], errors[:, :, 2])
+
+
+@pytest.mark.parametrize("kind", ["pairs", "wide", "seen"])
+def test_false_positives_are_counted_among_points_that_agree(kind, request):
+    data = open_pairs(request.getfixturevalue(kind))
+    groups, _ = split_groups(data, 3)
+    source = PatchSource(data, torch.device("cpu"))
+    torch.manual_seed(0)
+    network = CompactNet(CONFIG.model if kind == "pairs" else TURNING).eval()
+    config = replace(CONFIG, loss="matches", orientation_weight=0.0)
+    batch = draw_batch(data, groups, config, 0)
+    still = batch._replace(moved=torch.eye(2, 3).expand(len(batch.row), 2, 2, 3))
+    apart = still._replace(moved=still.moved + torch.tensor([[[0.0, 0, 8]], [[0.0, 0, -8]]]))
+
+    def share(of):
+        """The false positives' part of the loss."""
+        none = replace(config, false_positive_weight=0.0)
+        return (_loss(network, source, of, config, 0) - _loss(network, source, of, none, 0)).item()
+
+    assert share(still) < share(batch) < share(apart)
 
 
 def test_the_command_goes_on_with_the_loss_of_matches(seen, tmp_path):

@@ -127,11 +127,23 @@ def adapt_patches(patches: Tensor, frames: Tensor) -> Tensor:
     """
     to = frames.new_tensor(directions())
     x, y = (frames @ to).unbind(1)
-    column = (torch.atan2(y, x) / (2 * math.pi) + 0.5) * DIRECTIONS - 0.5
     farther = torch.hypot(x, y).log() / math.log(RING_RATIO)
     row = torch.arange(RINGS, device=frames.device)[:, None] + farther[:, None]
+    return read_log_polar(patches, torch.atan2(y, x)[:, None].expand_as(row), row)
+
+
+def read_log_polar(patches: Tensor, angle: Tensor, row: Tensor) -> Tensor:
+    """Log-polar patches between their samples, by bilinear interpolation.
+
+    Args:
+        patches: ``(N, 1, RINGS, DIRECTIONS)`` float.
+        angle: ``(N, H, W)`` directions, radians, -pi to pi.
+        row: ``(N, H, W)`` rings; beyond the first and the last one it is as there.
+
+    Returns:
+        ``(N, 1, H, W)``.
+    """
+    column = (angle / (2 * math.pi) + 0.5) * DIRECTIONS - 0.5
     # Rows go round: column i is now the one at i + 1.
-    grid_x = (2 * column + 3) / (DIRECTIONS + 2) - 1
-    grid_y = (2 * row + 1) / RINGS - 1
-    grid = torch.stack([grid_x[:, None].expand_as(grid_y), grid_y], -1)
+    grid = torch.stack([(2 * column + 3) / (DIRECTIONS + 2) - 1, (2 * row + 1) / RINGS - 1], -1)
     return F.grid_sample(go_round(patches), grid, padding_mode="border", align_corners=False)

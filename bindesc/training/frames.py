@@ -6,13 +6,15 @@ of the wide patch, from the centre in the same unit.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..log_polar import REACH, places, ring_spacing
-from ..models.orientation import rotations
+from ..log_polar import INNER_RADIUS, REACH, RING_RATIO, places, ring_spacing
+from ..models.orientation import read_log_polar, rotations
 from ..patches import PATCH_SIDE
 from .pairs import centre
 
@@ -48,6 +50,19 @@ def cut_log_polar(wide: Tensor, frames: Tensor) -> Tensor:
         grid = grid.mT.unflatten(1, shape)
         rings.append(F.grid_sample(wide, grid, padding_mode="border", align_corners=False))
     return torch.cat(rings, 2)
+
+
+def cut_again(patches: Tensor, frames: Tensor) -> Tensor:
+    """Log-polar patches ``(N, 1, RINGS, DIRECTIONS)`` at ``(N, 2, 3)`` frames, out of such patches.
+
+    What lies beyond the last ring looks like it.
+    """
+    at = torch.from_numpy(places()).to(frames)  # over the last radius
+    offset = frames[:, :, 2:] / (PATCH_SIDE / 2 * REACH)
+    x, y = (frames[:, :, :2] @ at.flatten(1) + offset).unflatten(2, at.shape[1:]).unbind(1)
+    radius = torch.hypot(x, y).clamp_min(INNER_RADIUS)
+    row = (radius / INNER_RADIUS).log() / math.log(RING_RATIO)
+    return read_log_polar(patches, torch.atan2(y, x), row)
 
 
 def turn_frames(frames: Tensor, directions: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ turned and stretched, and from the known map between the two views.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from operator import ge
 from pathlib import Path
@@ -21,12 +22,12 @@ from torch import Tensor
 from ..log_polar import REACH
 from ..models.compact import CompactConfig, CompactNet
 from ..models.integer import CODES, ORIENTATION
-from ..models.orientation import adapt_patches
+from ..models.orientation import adapt_patches, rotations
 from ..models.orientation import frames as to_frames
 from ..weights import load_model, load_weights, read_model, save_model
 from .blend import blend
 from .descent import descend
-from .frames import cut_for, turn_frames
+from .frames import cut_again, cut_for, turn_frames
 from .losses import (
     false_positives,
     hardest_triplet,
@@ -64,7 +65,9 @@ class MetricConfig:
         margin: of the triplet loss, see :meth:`Batch.margins`.
         near: how far two points are apart for more than half of the margin: their distance over
             the side of the patch, and the logarithm of the ratio of their sizes.
-        false_positive_weight: in the loss of matches, of :func:`false_positives`.
+        false_positive_weight: in the loss of matches, of :func:`false_positives` among points whose
+            keypoints have the same angle and size in both views, but for ``false_positive_noise``.
+        false_positive_noise: of those keypoints.
         sharpness: of the relaxed bits at the start and at the end; linear in between.
         orientation_weight: of the orientation network's own loss, :func:`turn_loss`.
         stretch_weight: in that loss, of :func:`stretch_loss`.
@@ -86,7 +89,10 @@ class MetricConfig:
     loss: Literal["triplet", "matches"] = "triplet"
     margin: float = 1.0
     near: tuple[float, float] = (0.08, 0.15)
-    false_positive_weight: float = 0.5
+    false_positive_weight: float = 3.0
+    false_positive_noise: FrameNoise = field(
+        default_factory=lambda: FrameNoise(share=1, offset=0.026)
+    )
     sharpness: tuple[float, float] = (1.0, 2.0)
     orientation_weight: float = 0.3
     stretch_weight: float = 3.0
@@ -125,6 +131,7 @@ class Batch(NamedTuple):
         detected: ``(N,)`` bool, whether a detector gave both keypoints their angles.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
         errors: ``(N, 2, 2)`` float32, directions that they are turned to.
+        moved: ``(N, 2, 2, 3)`` float32, frames of keypoints with errors, for those that agree.
     """
 
     row: Tensor
@@ -137,6 +144,7 @@ class Batch(NamedTuple):
     detected: Tensor
     frames: Tensor
     errors: Tensor
+    moved: Tensor
 
     def negative(self) -> Tensor:
         """``(N, N)`` bool, which may be negatives.
@@ -223,8 +231,11 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
     place = np.repeat(scene, config.pairs), data.xy[row], data.side[row]
     detected = np.repeat(~data.carried[chosen], config.pairs)
-    arrays = row, group, *place, mirrored, linear, detected, frames, errors
-    return Batch(*(torch.from_numpy(array) for array in arrays))
+    moved, turns = draw_frames(rng, config.false_positive_noise, config.photos, config.pairs)
+    arrays = row, group, *place, mirrored, linear, detected, frames, errors, moved
+    batch = Batch(*(torch.from_numpy(array) for array in arrays))
+    both = turn_frames(batch.moved.flatten(0, 1), torch.from_numpy(turns).flatten(0, 1))
+    return batch._replace(moved=both.unflatten(0, (-1, 2)))
 
 
 def train(
@@ -349,48 +360,74 @@ def _loss(
 ) -> Tensor:
     batch = Batch(*(array.to(source.device) for array in batch))
     # First all first patches, then all second ones.
-    patches, frames, errors = (
+    patches, frames, errors, moved = (
         array.transpose(0, 1).flatten(0, 1)
-        for array in (batch.patches(source), batch.frames, batch.errors)
+        for array in (batch.patches(source), batch.frames, batch.errors, batch.moved)
     )
     wide = patches[:, None].float()
     frames = turn_frames(frames, errors)
     seen = wide if source.seen else cut_for(model, wide, frames)
+    upright = frames[:, :, :2]
     own_loss = torch.zeros((), device=source.device)
     if model.orientation is not None:
         with autocast(source.device):
-            adapted = to_frames(model.orientation(seen).float())
+            outputs = model.orientation(seen).float()
+        adapted = to_frames(outputs)
         seen = adapt_patches(seen, adapted)
+        upright = upright @ (adapted @ rotations(outputs[:, :2]).mT).detach()
         first, second = (frames[:, :, :2] @ adapted).chunk(2)
         residual = residual_maps(first, second, batch.linear)
         turn, stretch = turn_loss(residual), stretch_loss(residual)
         # Angles that were carried over teach to trust those of detectors, which are worse.
         own_loss = (turn * batch.detected + config.stretch_weight * stretch).mean()
+    if config.loss == "matches":
+        agreeing = _agreeing_frames(upright, batch.linear, moved)
+        recut = cut_again(wide, agreeing) if source.seen else cut_for(model, wide, agreeing)
+        seen = torch.cat([seen, recut])
     with autocast(source.device):
         activations = model.describe(seen)
     start, end = config.sharpness
     sharpness = start + (end - start) * step / config.steps
-    first, second = relax_bits(activations.float(), sharpness).chunk(2)
+    codes = relax_bits(activations.float(), sharpness).split(len(batch.row))
     learnt = turn_cosine(batch.linear) >= math.cos(math.radians(config.most_turn))
     loss = _matches_loss if config.loss == "matches" else _triplet_loss
-    return loss(first, second, batch, learnt, config) + config.orientation_weight * own_loss
+    return loss(codes, batch, learnt, config) + config.orientation_weight * own_loss
 
 
 def _triplet_loss(
-    first: Tensor, second: Tensor, batch: Batch, learnt: Tensor, config: MetricConfig
+    codes: Sequence[Tensor], batch: Batch, learnt: Tensor, config: MetricConfig
 ) -> Tensor:
+    first, second = codes
     margins = batch.margins(config.margin, config.near)
     return hardest_triplet(first, second, batch.negative(), margins)[learnt].mean()
 
 
 def _matches_loss(
-    first: Tensor, second: Tensor, batch: Batch, learnt: Tensor, config: MetricConfig
+    codes: Sequence[Tensor], batch: Batch, learnt: Tensor, config: MetricConfig
 ) -> Tensor:
+    first, second, *agreeing = codes
     weight = batch.negative() * batch.margins(1.0, config.near)
     missed = missed_matches(first, second, weight)[learnt].mean()
-    unrelated = batch.unrelated()[learnt][:, learnt]
-    near = false_positives(first[learnt], second[learnt], unrelated)
+    near = false_positives(agreeing[0], agreeing[1], batch.unrelated())
     return missed + config.false_positive_weight * near
+
+
+def _agreeing_frames(maps: Tensor, linear: Tensor, moved: Tensor) -> Tensor:
+    """Frames ``(2 N, 2, 3)`` with the same angle and size in both views, but for their errors.
+
+    Args:
+        maps: ``(2 N, 2, 2)``, of the first views and then of the second ones, how their patches are
+            stretched; the second ones are turned and resized too.
+        linear: ``(N, 2, 2)`` from coordinates of the first patch to those of the second.
+        moved: ``(2 N, 2, 3)`` the errors.
+    """
+    first, second = maps.chunk(2)
+    residual = torch.linalg.solve(second, linear @ first)
+    a, b, c, d = residual.flatten(1).unbind(1)
+    turn = rotations(torch.stack([a + d, c - b], 1))
+    size = torch.linalg.det(residual).clamp_min(1e-6).sqrt()[:, None, None]
+    agreeing = torch.cat([first, size * second @ turn])
+    return torch.cat([agreeing @ moved[:, :, :2], moved[:, :, 2:]], 2)
 
 
 def _start_from(model: CompactNet, initial: str | Path) -> None:
