@@ -8,7 +8,7 @@ from pictures import textured_gray
 from bindesc.log_polar import REACH
 from bindesc.models.orientation import adapt_patches
 from bindesc.patches import PATCH_SIDE, PatchCutter, extract_patches
-from bindesc.training.frames import cut, cut_again, cut_for, turn_frames
+from bindesc.training.frames import cut, cut_again, cut_for
 from bindesc.training.noise import FrameNoise, draw_frames
 
 
@@ -22,12 +22,15 @@ def wide_and_patch(turn=0.0, zoom=1.0, offset=(0.0, 0.0)):
     return torch.from_numpy(wide).float()[None], expected[0]
 
 
+def frame(degrees, size, x, y):
+    """``(1, 2, 3)``."""
+    u, v = size * np.cos(np.radians(degrees)), size * np.sin(np.radians(degrees))
+    return torch.tensor([[[u, -v, x], [v, u, y]]]).float()
+
+
 def test_a_frame_cuts_what_the_displaced_keypoint_would_get():
     wide, expected = wide_and_patch(30.0, 1.1, (2.0, -1.5))
-    frame = torch.tensor([[[1.1, 0, 2.0], [0, 1.1, -1.5]]])
-    radians = np.radians(30)
-    direction = torch.tensor([[3 * np.cos(radians), 3 * np.sin(radians)]]).float()
-    found = cut(wide, turn_frames(frame, direction))[0, 0]
+    found = cut(wide, frame(30, 1.1, 2.0, -1.5))[0, 0]
     assert np.abs(found.numpy() - expected).max() < 4
 
 
@@ -46,12 +49,12 @@ def log_polar(xy, size, angle):
 
 def test_a_log_polar_patch_holds_those_of_displaced_keypoints():
     patch = log_polar((160, 120), 60, 0)
-    frame = torch.tensor([[[1.05, 0, 1.5], [0, 1.05, -1.0]]])
-    radians = np.radians(12)
-    frame = turn_frames(frame, torch.tensor([[np.cos(radians), np.sin(radians)]]).float())
     pixel = 60 / (REACH * PATCH_SIDE)  # a sample of the described patch
     expected = log_polar((160 + 1.5 * pixel, 120 - pixel), 60 * 1.05, 12)
-    found, inner = cut_again(patch, frame), slice(0, 30)  # the last ring lies beyond the patch
+    found, inner = (
+        cut_again(patch, frame(12, 1.05, 1.5, -1.0)),
+        slice(0, 30),
+    )  # the last ring lies beyond the patch
     error, change = ((other - expected)[0, 0, inner].abs().mean() for other in (found, patch))
     assert error < 0.15 * change
     assert error < 2
@@ -67,15 +70,16 @@ def test_log_polar_patches_that_stay_in_place_are_adapted():
 def test_noise_falls_on_its_share_of_the_groups():
     rng = np.random.default_rng(0)
     noise = FrameNoise(share=0.25)
-    placed, errors = draw_frames(rng, noise, 400, 16)
+    placed = draw_frames(rng, noise, 400, 16)
     same = (placed == np.eye(2, 3)).all((1, 2, 3)).reshape(400, 16)
     assert (same.all(1) | ~same.any(1)).all()
     assert 0.2 < (~same.all(1)).mean() < 0.3
     noisy = ~same.ravel()
     assert abs(placed[noisy][..., 2].std() / 32 - noise.offset) < 0.003
-    assert abs(np.log(placed[noisy][..., 0, 0]).std() - noise.scale) < 0.005
-    turn = np.degrees(np.arctan2(errors[noisy][..., 1], errors[noisy][..., 0]))
-    assert abs(turn.std() - noise.turn) < 0.5
-    assert (errors[~noisy] == [1, 0]).all()
-    placed, errors = draw_frames(rng, FrameNoise(), 4, 4)
+    x, y = placed[noisy][..., 0, 0], placed[noisy][..., 1, 0]
+    assert abs(np.log(np.hypot(x, y)).std() - noise.scale) < 0.005
+    assert abs(np.degrees(np.arctan2(y, x)).std() - noise.turn) < 0.5
+    assert (placed[noisy][..., 0, 1] == -y).all()
+    assert (placed[noisy][..., 1, 1] == x).all()
+    placed = draw_frames(rng, FrameNoise(), 4, 4)
     assert (placed == np.eye(2, 3)).all()

@@ -129,7 +129,7 @@ def adapt_patches(patches: Tensor, frames: Tensor) -> Tensor:
     x, y = (frames @ to).unbind(1)
     farther = torch.hypot(x, y).log() / math.log(RING_RATIO)
     row = torch.arange(RINGS, device=frames.device)[:, None] + farther[:, None]
-    return read_log_polar(patches, torch.atan2(y, x)[:, None].expand_as(row), row)
+    return read_log_polar(patches, torch.atan2(y, x)[:, None], row)
 
 
 def read_log_polar(patches: Tensor, angle: Tensor, row: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def read_log_polar(patches: Tensor, angle: Tensor, row: Tensor) -> Tensor:
 
     Args:
         patches: ``(N, 1, RINGS, DIRECTIONS)`` float.
-        angle: ``(N, H, W)`` directions, radians, -pi to pi.
+        angle: ``(N, H, W)`` directions, radians, -pi to pi; ``(N, 1, W)`` if all rows have them.
         row: ``(N, H, W)`` rings; beyond the first and the last one it is as there.
 
     Returns:
@@ -145,5 +145,6 @@ def read_log_polar(patches: Tensor, angle: Tensor, row: Tensor) -> Tensor:
     """
     column = (angle / (2 * math.pi) + 0.5) * DIRECTIONS - 0.5
     # Rows go round: column i is now the one at i + 1.
-    grid = torch.stack([(2 * column + 3) / (DIRECTIONS + 2) - 1, (2 * row + 1) / RINGS - 1], -1)
+    x, y = (2 * column + 3) / (DIRECTIONS + 2) - 1, (2 * row + 1) / RINGS - 1
+    grid = torch.stack(torch.broadcast_tensors(x, y), -1)
     return F.grid_sample(go_round(patches), grid, padding_mode="border", align_corners=False)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..log_polar import INNER_RADIUS, REACH, RING_RATIO, places, ring_spacing
-from ..models.orientation import read_log_polar, rotations
+from ..models.orientation import read_log_polar
 from ..patches import PATCH_SIDE
 from .pairs import centre
 
@@ -63,11 +63,6 @@ def cut_again(patches: Tensor, frames: Tensor) -> Tensor:
     radius = torch.hypot(x, y).clamp_min(INNER_RADIUS)
     row = (radius / INNER_RADIUS).log() / math.log(RING_RATIO)
     return read_log_polar(patches, torch.atan2(y, x), row)
-
-
-def turn_frames(frames: Tensor, directions: Tensor) -> Tensor:
-    """Turn ``(N, 2, 3)`` frames, so that ``(N, 2)`` directions in them come to point right."""
-    return torch.cat([frames[:, :, :2] @ rotations(directions), frames[:, :, 2:]], 2)
 
 
 def cut_for(network: nn.Module, wide: Tensor, frames: Tensor | None = None) -> Tensor:

@@ -27,7 +27,7 @@ from ..models.orientation import frames as to_frames
 from ..weights import load_model, load_weights, read_model, save_model
 from .blend import blend
 from .descent import descend
-from .frames import cut_again, cut_for, turn_frames
+from .frames import cut_again, cut_for
 from .losses import (
     false_positives,
     hardest_triplet,
@@ -130,7 +130,6 @@ class Batch(NamedTuple):
         linear: ``(N, 2, 2)`` float32, see :class:`bindesc.training.pairs.Pairs`.
         detected: ``(N,)`` bool, whether a detector gave both keypoints their angles.
         frames: ``(N, 2, 2, 3)`` float32, where keypoints are put in the patches.
-        errors: ``(N, 2, 2)`` float32, directions that they are turned to.
         moved: ``(N, 2, 2, 3)`` float32, frames of keypoints with errors, for those that agree.
     """
 
@@ -143,7 +142,6 @@ class Batch(NamedTuple):
     linear: Tensor
     detected: Tensor
     frames: Tensor
-    errors: Tensor
     moved: Tensor
 
     def negative(self) -> Tensor:
@@ -228,14 +226,12 @@ def draw_batch(data: PairSet, groups: NDArray[np.intp], config: MetricConfig, st
     mirrored = rng.random(len(row)) < 0.5
     linear = data.linear[row]
     linear[mirrored] *= np.array([[1, -1], [-1, 1]], np.float32)
-    frames, errors = draw_frames(rng, config.noise, config.photos, config.pairs)
+    frames = draw_frames(rng, config.noise, config.photos, config.pairs)
     place = np.repeat(scene, config.pairs), data.xy[row], data.side[row]
     detected = np.repeat(~data.carried[chosen], config.pairs)
-    moved, turns = draw_frames(rng, config.false_positive_noise, config.photos, config.pairs)
-    arrays = row, group, *place, mirrored, linear, detected, frames, errors, moved
-    batch = Batch(*(torch.from_numpy(array) for array in arrays))
-    both = turn_frames(batch.moved.flatten(0, 1), torch.from_numpy(turns).flatten(0, 1))
-    return batch._replace(moved=both.unflatten(0, (-1, 2)))
+    moved = draw_frames(rng, config.false_positive_noise, config.photos, config.pairs)
+    arrays = row, group, *place, mirrored, linear, detected, frames, moved
+    return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
 def train(
@@ -360,12 +356,11 @@ def _loss(
 ) -> Tensor:
     batch = Batch(*(array.to(source.device) for array in batch))
     # First all first patches, then all second ones.
-    patches, frames, errors, moved = (
+    patches, frames, moved = (
         array.transpose(0, 1).flatten(0, 1)
-        for array in (batch.patches(source), batch.frames, batch.errors, batch.moved)
+        for array in (batch.patches(source), batch.frames, batch.moved)
     )
     wide = patches[:, None].float()
-    frames = turn_frames(frames, errors)
     seen = wide if source.seen else cut_for(model, wide, frames)
     upright = frames[:, :, :2]
     own_loss = torch.zeros((), device=source.device)
@@ -405,10 +400,10 @@ def _triplet_loss(
 def _matches_loss(
     codes: Sequence[Tensor], batch: Batch, learnt: Tensor, config: MetricConfig
 ) -> Tensor:
-    first, second, *agreeing = codes
+    first, second, moved_first, moved_second = codes
     weight = batch.negative() * batch.margins(1.0, config.near)
     missed = missed_matches(first, second, weight)[learnt].mean()
-    near = false_positives(agreeing[0], agreeing[1], batch.unrelated())
+    near = false_positives(moved_first, moved_second, batch.unrelated())
     return missed + config.false_positive_weight * near
 
 

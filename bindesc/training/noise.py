@@ -29,19 +29,13 @@ class FrameNoise:
 
 def draw_frames(
     rng: np.random.Generator, noise: FrameNoise, groups: int, pairs: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where the keypoints of both patches of each pair are put.
-
-    Returns:
-        ``(groups * pairs, 2, 2, 3)`` frames, displaced and of another size, and
-        ``(groups * pairs, 2, 2)`` directions to turn them to afterwards: an orientation network
-        would undo errors of the angle that it sees.
-    """
+) -> NDArray[np.float32]:
+    """Where the keypoints of both patches of each pair are put: ``(groups * pairs, 2, 2, 3)``."""
     shape = groups * pairs, 2
     noisy = np.repeat(rng.random(groups) < noise.share, pairs)[:, None]
-    frames = np.zeros((*shape, 2, 3), np.float32)
-    frames[..., 0, 0] = frames[..., 1, 1] = np.exp(noisy * rng.normal(0, noise.scale, shape))
-    offset = rng.normal(0, noise.offset * PATCH_SIDE, (*shape, 2))
-    frames[..., 2] = noisy[..., None] * offset
+    size = np.exp(noisy * rng.normal(0, noise.scale, shape))
+    offset = noisy[..., None] * rng.normal(0, noise.offset * PATCH_SIDE, (*shape, 2))
     turn = np.radians(noisy * rng.normal(0, noise.turn, shape))
-    return frames, np.stack([np.cos(turn), np.sin(turn)], -1).astype(np.float32)
+    x, y = size * np.cos(turn), size * np.sin(turn)
+    rows = [x, -y, offset[..., 0]], [y, x, offset[..., 1]]
+    return np.stack([np.stack(row, -1) for row in rows], -2).astype(np.float32)
